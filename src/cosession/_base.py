@@ -1,0 +1,226 @@
+"""What the asynchronous and the blocking session have in common: everything but the waiting."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from .codec import encode_system_prompt, encode_usage
+from .commits import CommitQueue
+from .edits import Add, AddCheckpoint, Clear, RevertTo, SetSystemPrompt, Step
+from .errors import InvalidMessage, ReadOnlySession
+from .records import Damage, Outcome, Repair, Revision
+from .state import History
+from .store import Request, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic import TypeAdapter
+
+    from .messages import MessageCodec
+
+T = TypeVar("T")
+
+Durability = Literal["process", "power"]
+
+
+class SessionBase(Generic[T]):
+    """The state of a session, as of its last operation or `refresh`, and how to name changes."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        message_type: type[T] | TypeAdapter[T] | None = None,
+        durability: Durability = "process",
+        create: bool = True,
+        read_only: bool = False,
+        lock_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Name a session file. Nothing is touched before it is opened.
+
+        Args:
+            path: The session's file. Links are followed.
+            message_type: A pydantic model or `TypeAdapter`; `cosession.Message` by default.
+            durability: What an acknowledged operation survives: the death of this process, or
+                also a power cut (a sync to the disk in every operation).
+            create: Whether to make the file if it is missing. Its folder must be there.
+            read_only: Never lock and never write, not even to heal.
+            lock_dir: A folder for the lock file, where the session's own folder can't hold one.
+                Every process on the session must name the same.
+        """
+        if durability not in ("process", "power"):
+            raise ValueError(f"durability must be 'process' or 'power', not {durability!r}")
+        self._store = Store(
+            path,
+            durable=durability == "power",
+            create=create,
+            read_only=read_only,
+            lock_dir=lock_dir,
+        )
+        self._queue: CommitQueue | None = None
+        self._message_type = message_type
+        self._codec_: MessageCodec[Any] | None = None
+
+    # ---- the state --------------------------------------------------------------------------
+
+    @property
+    def path(self) -> Path:
+        """The session's file, absolute, links followed."""
+        return Path(self._store.path)
+
+    @property
+    def history(self) -> History[T]:
+        """The messages, oldest first, as of `revision`. Decodes what nobody has asked for yet."""
+        state = self._store.state
+        return state.log.messages(state.message_count, self._codec.decode)
+
+    @property
+    def system_prompt(self) -> str | None:
+        return self._store.state.system_prompt
+
+    @property
+    def token_count(self) -> int:
+        """The last recorded count; 0 if there is none."""
+        return self._store.state.token_count
+
+    @property
+    def history_after_usage(self) -> Sequence[T]:
+        """The messages that the token count doesn't cover yet."""
+        state = self._store.state
+        covered = state.log.messages(state.messages_at_usage, self._codec.decode)
+        return self.history[len(covered) :]
+
+    @property
+    def checkpoints(self) -> tuple[int, ...]:
+        """The checkpoints that can be reverted to, oldest first."""
+        return self._store.state.checkpoints()
+
+    @property
+    def next_checkpoint(self) -> int:
+        """The number that the next checkpoint will get, unless another process is faster."""
+        return self._store.state.next_checkpoint
+
+    @property
+    def revision(self) -> Revision:
+        """Where in the file this state stands; what `expect=` takes."""
+        return self._store.revision
+
+    @property
+    def damage(self) -> tuple[Damage, ...]:
+        """The lines that can't be used, in their order. Decodes every message."""
+        state = self._store.state
+        undecodable = state.log.damage(state.message_count, self._codec.decode)
+        return tuple(sorted(state.damaged_lines() + undecodable, key=lambda line: line.offset))
+
+    @property
+    def repairs(self) -> tuple[Repair, ...]:
+        """Unfinished writes of dead processes that this object found and undid."""
+        return self._store.repairs
+
+    @property
+    def _codec(self) -> MessageCodec[Any]:
+        if self._codec_ is None:
+            from .messages import Message, MessageCodec
+
+            self._codec_ = MessageCodec(self._message_type or Message)
+        return self._codec_
+
+    # ---- requests ---------------------------------------------------------------------------
+
+    def _request(self, name: str, expect: Revision | None, *steps: Step) -> Request:
+        if self._store.read_only:
+            raise ReadOnlySession(self._store.path)
+        return Request(name, steps, expect)
+
+    def _add(self, messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]]) -> Add:
+        """Encode one message or several, before any lock is taken."""
+        if isinstance(messages, Sequence):
+            return Add(tuple(self._codec.encode(m, i) for i, m in enumerate(messages)))
+        return Add((self._codec.encode(messages),))
+
+    def _add_checkpoint(self, then: Callable[[int], T] | None) -> AddCheckpoint:
+        if then is None:
+            return AddCheckpoint()
+        codec = self._codec
+        return AddCheckpoint(lambda number: (codec.encode(then(number)),))
+
+
+class Transaction(Generic[T]):
+    """Changes that take effect together when the block ends, or, if it raises, not at all.
+
+    Nothing is locked inside the block: what others write meanwhile comes before the changes.
+    Give `expect=session.revision` to be told about that instead.
+    """
+
+    def __init__(self, base: SessionBase[T]) -> None:
+        self._base = base
+        self._steps: list[Step] = []
+        self._outcome: Outcome | None = None
+
+    def append(self, messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]]) -> None:
+        """Append one message, or a list of them."""
+        self._steps.append(self._base._add(messages))
+
+    def checkpoint(self) -> None:
+        """Set a checkpoint; `checkpoints` has its number afterwards."""
+        self._steps.append(AddCheckpoint())
+
+    def record_usage(self, token_count: int) -> None:
+        """Record a token count."""
+        self._steps.append(usage(token_count))
+
+    def set_system_prompt(self, text: str) -> None:
+        """Put a system prompt in front, in place of any that is there."""
+        self._steps.append(system_prompt(text))
+
+    def revert_to(self, checkpoint: int) -> None:
+        """Drop a checkpoint and everything behind it."""
+        self._steps.append(RevertTo(checkpoint))
+
+    def clear(self) -> None:
+        """Drop everything that is in the session so far."""
+        self._steps.append(Clear())
+
+    @property
+    def revision(self) -> Revision:
+        """Where the session stood right behind the changes. Only after the block."""
+        return self._done().revision
+
+    @property
+    def checkpoints(self) -> tuple[int, ...]:
+        """The numbers of the checkpoints set, in order. Only after the block."""
+        return self._done().checkpoints
+
+    @property
+    def rotated(self) -> Path | None:
+        """Where the old file was kept, if it was replaced. Only after the block."""
+        return rotated_path(self._done())
+
+    def _done(self) -> Outcome:
+        if self._outcome is None:
+            raise RuntimeError("the transaction has not taken effect (yet)")
+        return self._outcome
+
+
+def usage(token_count: int) -> Add:
+    if not _is_whole(token_count):
+        raise InvalidMessage(f"a token count is a whole number, not {token_count!r}")
+    return Add((encode_usage(token_count),))
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def system_prompt(text: str) -> SetSystemPrompt:
+    if not isinstance(text, str):
+        raise InvalidMessage(f"a system prompt is a string, not {type(text).__name__}")
+    return SetSystemPrompt(encode_system_prompt(text))
+
+
+def rotated_path(outcome: Outcome) -> Path | None:
+    return None if outcome.rotated is None else Path(outcome.rotated)

@@ -1,0 +1,70 @@
+"""The one place that asks which system this is. Both files export the same names."""
+
+import sys
+
+if sys.platform == "win32":
+    from ._windows import (
+        CAN_BLOCK,
+        KEEPS_FILES_OPEN,
+        OPEN_FLAGS,
+        blocked,
+        boot_id,
+        copy_owner,
+        full,
+        holder_of,
+        lock,
+        open_file,
+        pread,
+        pwrite,
+        replace_file,
+        sync_data,
+        sync_folder,
+        terminal,
+        try_lock,
+        unlock,
+        user,
+    )
+else:
+    from ._posix import (
+        CAN_BLOCK,
+        KEEPS_FILES_OPEN,
+        OPEN_FLAGS,
+        blocked,
+        boot_id,
+        copy_owner,
+        full,
+        holder_of,
+        lock,
+        open_file,
+        pread,
+        pwrite,
+        replace_file,
+        sync_data,
+        sync_folder,
+        terminal,
+        try_lock,
+        unlock,
+        user,
+    )
+
+__all__ = [
+    "CAN_BLOCK",
+    "KEEPS_FILES_OPEN",
+    "OPEN_FLAGS",
+    "blocked",
+    "boot_id",
+    "copy_owner",
+    "full",
+    "holder_of",
+    "lock",
+    "open_file",
+    "pread",
+    "pwrite",
+    "replace_file",
+    "sync_data",
+    "sync_folder",
+    "terminal",
+    "try_lock",
+    "unlock",
+    "user",
+]

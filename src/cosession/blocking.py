@@ -1,0 +1,208 @@
+"""The blocking session: the same operations for threads and plain scripts.
+
+1. A call commits on its own thread if the lock is free: no hop, no waiting thread.
+2. If another process has the lock, the queue's daemon thread waits for it, and the caller waits
+   for that thread: with a bound, and with Ctrl-C working at once.
+3. Ctrl-C in the middle of a commit undoes it or leaves it whole, and the lock is free afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from ._base import (
+    Durability,
+    SessionBase,
+    Transaction,
+    rotated_path,
+    system_prompt,
+    usage,
+)
+from .commits import CommitQueue, Operation
+from .edits import Clear, RevertTo
+from .errors import SessionClosed
+from .records import Outcome, Revision
+from .store import Request
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from pydantic import TypeAdapter
+
+    from .messages import Message
+
+T = TypeVar("T")
+
+
+class BlockingSession(SessionBase[T], Generic[T]):
+    """A session file that other processes may be using too, for threads and plain scripts.
+
+        with BlockingSession("context.jsonl") as session:
+            session.append({"role": "user", "content": "hi"})
+
+    The calls are those of `Session`, with the same arguments and errors; its documentation says
+    what happens on a crash and when other processes act. An object may be used by several threads
+    at once.
+
+    **Ctrl-C.** An interrupted call has happened whole or not at all; the session can be used
+    again, and nobody is left waiting for its lock.
+    """
+
+    @overload
+    def __init__(
+        self: BlockingSession[Message],
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = ...,
+        create: bool = ...,
+        read_only: bool = ...,
+        lock_dir: str | os.PathLike[str] | None = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        message_type: type[T] | TypeAdapter[T],
+        durability: Durability = ...,
+        create: bool = ...,
+        read_only: bool = ...,
+        lock_dir: str | os.PathLike[str] | None = ...,
+    ) -> None: ...
+    def __init__(self, path: str | os.PathLike[str], **options: Any) -> None:
+        super().__init__(path, **options)
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Open or create the file, heal what a dead process left, and fold it."""
+        if self._queue is not None:
+            raise SessionClosed(f"{self.path}: the session is open already")
+        self._store.open()
+        self._queue = CommitQueue(self._store)
+
+    def close(self) -> None:
+        """Let go of the file. Calls of other threads that still wait raise `SessionClosed`."""
+        queue, self._queue = self._queue, None
+        if queue is not None:
+            queue.close()
+
+    # ---- changing the session ---------------------------------------------------------------
+
+    def append(
+        self,
+        messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]],
+        *,
+        timeout: float | None = None,
+        expect: Revision | None = None,
+    ) -> Revision:
+        """Append one message, or a list of them: all or none, and nothing in between."""
+        request = self._request("append", expect, self._add(messages))
+        return self._perform(request, timeout).revision
+
+    def checkpoint(
+        self,
+        *,
+        then: Callable[[int], T] | None = None,
+        timeout: float | None = None,
+        expect: Revision | None = None,
+    ) -> int:
+        """Set a mark to revert to, and return its number."""
+        request = self._request("checkpoint", expect, self._add_checkpoint(then))
+        return self._perform(request, timeout).checkpoints[0]
+
+    def record_usage(
+        self, token_count: int, *, timeout: float | None = None, expect: Revision | None = None
+    ) -> Revision:
+        """Record how many tokens the history takes."""
+        request = self._request("record usage", expect, usage(token_count))
+        return self._perform(request, timeout).revision
+
+    def set_system_prompt(
+        self, text: str, *, timeout: float | None = None, expect: Revision | None = None
+    ) -> Path | None:
+        """Make this the first record of the file; where the old file was kept."""
+        request = self._request("set system prompt", expect, system_prompt(text))
+        return rotated_path(self._perform(request, timeout))
+
+    def revert_to(
+        self, checkpoint: int, *, timeout: float | None = None, expect: Revision | None = None
+    ) -> Path:
+        """Drop the checkpoint and everything behind it; where the old file was kept."""
+        request = self._request("revert", expect, RevertTo(checkpoint))
+        rotated = rotated_path(self._perform(request, timeout))
+        assert rotated is not None
+        return rotated
+
+    def clear(self, *, timeout: float | None = None, expect: Revision | None = None) -> Path | None:
+        """Drop everything; where the old file was kept, if there was anything in it."""
+        return rotated_path(self._perform(self._request("clear", expect, Clear()), timeout))
+
+    @contextmanager
+    def transaction(
+        self, *, timeout: float | None = None, expect: Revision | None = None
+    ) -> Iterator[Transaction[T]]:
+        """Collect changes, and make them in one atomic operation when the block ends."""
+        transaction = Transaction(self)
+        yield transaction
+        request = self._request("transaction", expect, *transaction._steps)
+        transaction._outcome = self._perform(request, timeout)
+
+    # ---- reading ----------------------------------------------------------------------------
+
+    def refresh(self) -> Revision:
+        """Fold in what other processes wrote. Waits for nobody; heals if that is needed and free.
+
+        Returns:
+            Where the session stands now.
+        """
+        queue = self._open_queue()
+        if not self._store.look() and not self._store.read_only:
+            queue.try_settle()
+        return self.revision
+
+    # ---- the way through the queue ----------------------------------------------------------
+
+    def _open_queue(self) -> CommitQueue:
+        if self._queue is None:
+            raise SessionClosed(f"{self.path}: the session is not open")
+        return self._queue
+
+    def _perform(self, request: Request, timeout: float | None) -> Outcome:
+        queue = self._open_queue()
+        operation = queue.add(request, once=timeout is not None and timeout <= 0)
+        try:
+            if not queue.try_pass() or not operation.settled:
+                self._wait(queue, operation, timeout)
+        except BaseException:
+            # Ctrl-C. What waits is withdrawn; what is being committed is settled in a moment.
+            if not queue.withdraw(operation) and not operation.settled:
+                self._wait(queue, operation, None)
+            raise
+        return operation.outcome()
+
+    def _wait(self, queue: CommitQueue, operation: Operation, timeout: float | None) -> None:
+        settled = threading.Event()
+        queue.call_when_settled(operation, settled.set)
+        queue.start_pass()
+        if settled.wait(queue.patience(timeout)):
+            return
+        if queue.withdraw(operation):
+            raise queue.timeout(operation)
+        settled.wait()

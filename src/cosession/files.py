@@ -1,0 +1,274 @@
+"""The files around the session: where the lock lies, temporary, rotated and put-aside files.
+
+Plain blocking functions. The callers hold the session's lock for everything that changes a file.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from . import _platform
+from .errors import (
+    FileBusy,
+    NotASession,
+    NotWritable,
+    SessionMissing,
+    StorageError,
+    StorageFull,
+)
+
+CHUNK = 8 << 20
+_COPY_CHUNK = 1 << 20
+
+
+@contextmanager
+def translated(path: str, doing: str) -> Iterator[None]:
+    """Turn the system's errors into ours; the one place that does."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise SessionMissing(path, f"{doing}: the file or its folder is gone") from error
+    except OSError as error:
+        if _platform.full(error):
+            kind: type[StorageError] = StorageFull
+        elif _platform.blocked(error):
+            kind = FileBusy
+        elif isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            kind = NotWritable
+        else:
+            kind = StorageError
+        raise kind(path, doing, error.errno) from error
+
+
+def resolve(path: str | os.PathLike[str]) -> str:
+    """The one name of a session: absolute, links followed, so that it has one lock."""
+    return os.path.realpath(os.path.abspath(os.fspath(path)))
+
+
+def lock_path(path: str, lock_dir: str | os.PathLike[str] | None) -> str:
+    """Where the lock of the session at a resolved path lies: beside it, or in a folder of locks.
+
+    The folder is made, private, if it is missing.
+    """
+    if lock_dir is None:
+        return f"{path}.lock"
+    from hashlib import blake2b
+
+    folder = resolve(lock_dir)
+    with translated(folder, "make the lock folder"):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    key = blake2b(os.path.normcase(path).encode("utf-8", "surrogateescape"), digest_size=8)
+    return os.path.join(folder, f"{os.path.basename(path)}-{key.hexdigest()}.lock")
+
+
+def require_plain_file(path: str) -> os.stat_result | None:
+    """The file's status; `None` if nothing is there.
+
+    Raises:
+        NotASession: A folder, pipe, socket or device lies there.
+        SessionMissing: Not even the folder is there.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        folder = os.path.dirname(path)
+        if not os.path.isdir(folder):
+            raise SessionMissing(
+                path, f"the folder {folder} does not exist; create it first"
+            ) from None
+        return None
+    except OSError as error:
+        raise NotASession(path, f"can't be looked at: {error.strerror}") from error
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    kind = kinds.get(stat.S_IFMT(status.st_mode))
+    if kind:
+        raise NotASession(path, f"is {kind}, not a session file")
+    return status
+
+
+def read_lines(fd: int, start: int, stop: int) -> Iterator[bytes]:
+    """Whole lines from `[start, stop)` in large pieces; `stop` is the end of a line."""
+    rest = b""
+    while start < stop:
+        piece = _platform.pread(fd, min(CHUNK, stop - start), start)
+        if not piece:
+            break
+        start += len(piece)
+        piece = rest + piece if rest else piece
+        end = piece.rfind(b"\n") + 1
+        rest = piece[end:]
+        if end:
+            yield piece[:end] if rest else piece
+
+
+def read_all(fd: int, start: int, stop: int) -> bytes:
+    """The bytes of `[start, stop)`, or fewer if the file ends before."""
+    pieces = []
+    while start < stop and (piece := _platform.pread(fd, min(CHUNK, stop - start), start)):
+        pieces.append(piece)
+        start += len(piece)
+    return b"".join(pieces)
+
+
+def last_line_end(fd: int, start: int, stop: int) -> int:
+    """The end of the last whole line in `[start, stop)`; `start` if there is none."""
+    while stop > start:
+        begin = max(start, stop - _COPY_CHUNK)
+        newline = read_all(fd, begin, stop).rfind(b"\n")
+        if newline >= 0:
+            return begin + newline + 1
+        stop = begin
+    return start
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write at the descriptor's position (its end, if it appends), however many calls it takes.
+
+    Usually it takes one. Short writes come from full disks and size limits, and the call after
+    one says so.
+    """
+    done = os.write(fd, data)
+    while done < len(data):
+        done += os.write(fd, memoryview(data)[done:])
+
+
+def create(path: str) -> None:
+    """Make an empty private file, unless one is there."""
+    with suppress(FileExistsError):
+        os.close(_platform.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+
+
+# ---- temporary files ------------------------------------------------------------------------
+
+
+def open_temporary(path: str, like: os.stat_result) -> tuple[str, int]:
+    """A new file beside `path`, with the owner and mode of `like`, open for appending."""
+    folder, name = os.path.split(path)
+    while True:
+        temporary = os.path.join(folder, f".{name}.{os.urandom(6).hex()}.tmp")
+        try:
+            fd = _platform.open_file(
+                temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
+            )
+        except FileExistsError:
+            continue
+        try:
+            _platform.copy_owner(fd, like)
+        except BaseException:
+            os.close(fd)
+            os.unlink(temporary)
+            raise
+        return temporary, fd
+
+
+def remove_leftovers(path: str) -> None:
+    """Remove the temporary files of processes that died. Only under the lock."""
+    folder, name = os.path.split(path)
+    pattern = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{12}}\.tmp")
+    for entry in os.listdir(folder):
+        if pattern.fullmatch(entry):
+            with suppress(OSError):
+                os.unlink(os.path.join(folder, entry))
+
+
+def copy_range(source: int, target: int, start: int, stop: int) -> None:
+    """Append `[start, stop)` of one open file to another, byte for byte."""
+    while start < stop:
+        piece = _platform.pread(source, min(_COPY_CHUNK, stop - start), start)
+        if not piece:
+            raise OSError(errno.EIO, "the file became shorter while it was copied")
+        write_all(target, piece)
+        start += len(piece)
+
+
+# ---- rotated files --------------------------------------------------------------------------
+
+
+def rotations(path: str) -> list[tuple[int, str]]:
+    """The rotated files of a session, oldest first: (number, path)."""
+    folder, name = os.path.split(path)
+    stem, suffix = os.path.splitext(name)
+    pattern = re.compile(rf"{re.escape(stem)}_([0-9]+){re.escape(suffix)}")
+    found = [
+        (int(match[1]), os.path.join(folder, entry))
+        for entry in os.listdir(folder)
+        if (match := pattern.fullmatch(entry))
+    ]
+    return sorted(found)
+
+
+def keep_old(path: str, fd: int, status: os.stat_result) -> str:
+    """Give the session's file the next rotation name as well, and return that name.
+
+    A second name where the file system has hard links, else a copy. It never takes a name that is
+    in use. `fd` is the file, open; `status` its status.
+    """
+    taken = rotations(path)
+    number = taken[-1][0] + 1 if taken else 1
+    stem, suffix = os.path.splitext(path)
+    while True:
+        rotated = f"{stem}_{number}{suffix}"
+        try:
+            os.link(path, rotated, follow_symlinks=False)
+            return rotated
+        except FileExistsError:
+            number += 1
+        except (NotImplementedError, OSError) as error:
+            if isinstance(error, OSError) and _platform.full(error):
+                raise
+            if _copied(path, fd, status, rotated):
+                return rotated
+            number += 1
+
+
+def _copied(path: str, fd: int, status: os.stat_result, rotated: str) -> bool:
+    """Copy the open file to a name; False if that is taken. The name never shows half a copy."""
+    from portalocker.utils import open_atomic
+
+    if os.path.exists(rotated):
+        return False
+    try:
+        with open_atomic(rotated, binary=True) as copy:
+            _platform.copy_owner(copy.fileno(), status)  # private before the first byte
+            for start in range(0, status.st_size, CHUNK):
+                copy.write(read_all(fd, start, min(start + CHUNK, status.st_size)))
+    except FileExistsError:
+        return False
+    return True
+
+
+def drop_second_name(path: str, status: os.stat_result) -> int:
+    """Undo a `keep_old` whose replace never came: how many names the file then has."""
+    links = status.st_nlink
+    for _, rotated in rotations(path):
+        if links == 1:
+            break
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(rotated, follow_symlinks=False), status):
+                os.unlink(rotated)
+                links -= 1
+    return links
+
+
+def put_aside(path: str, data: bytes, like: os.stat_result) -> str:
+    """Append bytes that can't be used to the session's `.torn` file, on disk before it returns."""
+    aside = f"{path}.torn"
+    fd = _platform.open_file(aside, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        _platform.copy_owner(fd, like)
+        write_all(fd, data if data.endswith(b"\n") else data + b"\n")
+        _platform.sync_data(fd)
+    finally:
+        os.close(fd)
+    return aside

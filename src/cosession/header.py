@@ -1,0 +1,225 @@
+"""The bytes of the lock file: what processes tell each other about the data file. Pure.
+
+1. Byte 0 is the lock byte. It is locked, never read and never written (on Windows a locked byte
+   can be neither).
+2. The header says how far the data file is good (*committed*), which file is meant (*identity*)
+   and how often it was replaced (*generation*).
+3. A write that is under way is announced first (*intent*), precisely enough that whoever finds
+   the announcement left over can tell the announced bytes from anybody else's.
+4. Everything is covered by a checksum. A header that fails it counts as no header at all, and is
+   made anew from the data file: the header saves work and tells ours from foreign, but the data
+   file alone is the session.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass, replace
+from zlib import crc32
+
+from .records import Holder
+
+HEADER_AT = 16
+CARD_AT = 256
+SPANS_AT = 512
+HEADER_SIZE = CARD_AT - HEADER_AT
+_CARD_SIZE = SPANS_AT - CARD_AT
+
+_MAGIC = b"cosessn1"
+_LAYOUT = struct.Struct("<8s QQQQQQ II 16s BxxxQ II QQ")
+_SPAN = struct.Struct("<II")
+_CRC = struct.Struct("<I")
+_NO_INTENT, _APPENDING, _REPLACING = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which file: device and inode (volume and file index on Windows), 64 bits of each."""
+
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, device: int, inode: int) -> Identity:
+        mask = (1 << 64) - 1
+        return cls(device & mask, inode & mask)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One announced record: its length in bytes, newline included, and its checksum."""
+
+    length: int
+    checksum: int
+
+    @classmethod
+    def of(cls, line: bytes) -> Span:
+        return cls(len(line), crc32(line))
+
+
+@dataclass(frozen=True, slots=True)
+class Appending:
+    """These records are about to be written behind `start`."""
+
+    start: int
+    spans: tuple[Span, ...]
+
+    @property
+    def length(self) -> int:
+        return sum(span.length for span in self.spans)
+
+
+@dataclass(frozen=True, slots=True)
+class Replacing:
+    """The file with this identity is about to take the session's name.
+
+    Its first `kept` bytes are those of the file that it replaces.
+    """
+
+    identity: Identity
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the last process that held the lock left for the next one."""
+
+    generation: int
+    identity: Identity
+    committed: int
+    """Bytes of the data file that are good."""
+    kept: int = 0
+    """Bytes at the start that this generation shares with the one before."""
+    modified: int = 0
+    """The data file's modification time (ns) at `committed`: equal means nobody touched it."""
+    mark_length: int = 0
+    """How many bytes before `committed` the fingerprint covers."""
+    mark: int = 0
+    """Their checksum: unequal means that the file was rewritten by a program without our lock."""
+    boot: bytes = bytes(16)
+    intent: Appending | Replacing | None = None
+
+    def settled(self) -> Header:
+        """The same without its intent."""
+        return replace(self, intent=None)
+
+
+def pack(header: Header) -> bytes:
+    """The header's bytes, `HEADER_SIZE` of them, to be written at `HEADER_AT`."""
+    kind, start, count, spans_crc, other = _NO_INTENT, 0, 0, 0, Identity(0, 0)
+    match header.intent:
+        case Appending():
+            kind, start, count = _APPENDING, header.intent.start, len(header.intent.spans)
+            spans_crc = crc32(pack_spans(header.intent))
+        case Replacing():
+            kind, start, other = _REPLACING, header.intent.kept, header.intent.identity
+    body = _LAYOUT.pack(
+        _MAGIC,
+        header.generation,
+        header.identity.device,
+        header.identity.inode,
+        header.committed,
+        header.kept,
+        header.modified & ((1 << 64) - 1),
+        header.mark_length,
+        header.mark,
+        header.boot,
+        kind,
+        start,
+        count,
+        spans_crc,
+        other.device,
+        other.inode,
+    )
+    return (body + _CRC.pack(crc32(body))).ljust(HEADER_SIZE, b"\0")
+
+
+def pack_spans(intent: Appending) -> bytes:
+    """The table of announced records, to be written at `SPANS_AT`."""
+    return b"".join(_SPAN.pack(span.length, span.checksum) for span in intent.spans)
+
+
+def spans_size(head: bytes) -> int:
+    """How many bytes of the table belong to a header; 0 if it announces no append."""
+    if len(head) < _LAYOUT.size or head[: len(_MAGIC)] != _MAGIC:
+        return 0
+    fields = _LAYOUT.unpack_from(head)
+    return int(fields[12]) * _SPAN.size if fields[10] == _APPENDING else 0
+
+
+def unpack(head: bytes, table: bytes = b"") -> Header | None:
+    """Read a header back; `None` if it is missing, torn, or of another version."""
+    size = _LAYOUT.size
+    if len(head) < size + _CRC.size or head[: len(_MAGIC)] != _MAGIC:
+        return None
+    if _CRC.unpack_from(head, size)[0] != crc32(head[:size]):
+        return None
+    (
+        _,
+        generation,
+        device,
+        inode,
+        committed,
+        kept,
+        modified,
+        mark_length,
+        mark,
+        boot,
+        kind,
+        start,
+        count,
+        spans_crc,
+        other_device,
+        other_inode,
+    ) = _LAYOUT.unpack_from(head)
+    intent: Appending | Replacing | None = None
+    if kind == _APPENDING:
+        table = table[: count * _SPAN.size]
+        if len(table) != count * _SPAN.size or crc32(table) != spans_crc:
+            return None
+        intent = Appending(start, tuple(Span(*pair) for pair in _SPAN.iter_unpack(table)))
+    elif kind == _REPLACING:
+        intent = Replacing(Identity(other_device, other_inode), start)
+    return Header(
+        generation,
+        Identity(device, inode),
+        committed,
+        kept,
+        modified,
+        mark_length,
+        mark,
+        boot,
+        intent,
+    )
+
+
+def card_tail(holder: Holder) -> bytes:
+    """The part of a holder's card that stays the same from one operation to the next."""
+    texts = [
+        holder.operation[:24],
+        holder.terminal[:24],
+        holder.user[:24],
+        holder.host[:48],
+        holder.command[:64],
+    ]
+    while len(tail := json.dumps(texts)[1:].encode()) > _CARD_SIZE - 40:
+        texts[-1] = texts[-1][:-8]
+        if not texts[-1]:
+            texts.pop()
+    return tail
+
+
+def pack_card(pid: int, since: float, tail: bytes) -> bytes:
+    """A holder's card, to be written at `CARD_AT`: JSON, padded with NULs."""
+    return (b"[%d,%.3f," % (pid, since) + tail).ljust(_CARD_SIZE, b"\0")
+
+
+def unpack_card(card: bytes) -> Holder | None:
+    """Read a card back; `None` if there is none or it can't be read."""
+    try:
+        pid, since, *texts = json.loads(card.rstrip(b"\0").decode())
+        operation, terminal, user, host, command = [*map(str, texts), "", "", "", "", ""][:5]
+        return Holder(int(pid), host, user, terminal, operation, float(since), command)
+    except (ValueError, TypeError, RecursionError):
+        return None

@@ -1,0 +1,254 @@
+"""The lock file: the kernel's lock on it, and the header inside it.
+
+1. The lock is the kernel's and dies with its process. The file is permanent: nobody here unlinks
+   it, and it is never the data file, which gets replaced.
+2. Somebody else may still unlink it. So after a lock is taken the file must be the one that its
+   path names; otherwise it is opened anew and locked again.
+3. One `LockFile` is one open file description, and excludes every other one, in this process too.
+4. A forked child shares its parent's description and with it the lock. The child only ever
+   closes; the parent unlocks before it closes. So neither takes the lock from the other.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from . import _fork, _platform
+from .errors import NotASession
+from .header import (
+    CARD_AT,
+    HEADER_AT,
+    HEADER_SIZE,
+    SPANS_AT,
+    Appending,
+    Header,
+    card_tail,
+    pack,
+    pack_card,
+    pack_spans,
+    spans_size,
+    unpack,
+    unpack_card,
+)
+from .records import Holder
+
+_SHORT_TRIES = 6
+"""Before a thread goes to sleep in the kernel: a commit of somebody else takes some 20 µs."""
+
+
+class LockFile:
+    """One handle on a session's lock file. Not for two threads at once, but for `try_acquire`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.held = False
+        self._fd = -1
+        self._node: tuple[int, int] | None = None
+        self._card_tails: dict[str, bytes] = {}
+        _fork.watch(self)
+
+    # ---- the lock ---------------------------------------------------------------------------
+
+    def open(self, *, create: bool, like: os.stat_result | None = None) -> bool:
+        """Open the file; with `create`, make it, with the mode of `like`. Tells if it is there.
+
+        Raises:
+            NotASession: Something other than a plain file lies at its path.
+            OSError: The system refuses.
+        """
+        if self._fd >= 0:
+            return True
+        try:
+            fd = _platform.open_file(self.path, os.O_RDWR)
+        except FileNotFoundError:
+            if not create:
+                return False
+            try:
+                fd = _platform.open_file(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            except FileExistsError:
+                fd = _platform.open_file(self.path, os.O_RDWR)
+            else:
+                if like is not None:
+                    _platform.copy_owner(fd, like)
+        self._adopt(fd)
+        return True
+
+    def try_acquire(self) -> bool:
+        """Take the lock if it is free. Never waits."""
+        while self.open(create=True):
+            if not _platform.try_lock(self._fd):
+                return False
+            if self.is_current():
+                self.held = True
+                return True
+            self._reopen()
+        return False
+
+    def acquire(self, *, wanted: Callable[[], bool]) -> bool:
+        """Wait for the lock for as long as it is `wanted`; False if it no longer is.
+
+        Where the kernel can wait, the wait itself can't be interrupted: the lock is handed back
+        at once if nobody wants it by the time it comes.
+        """
+        for attempt in range(_SHORT_TRIES):
+            if self.try_acquire():
+                return True
+            if not wanted():
+                return False
+            time.sleep(random.uniform(0.5, 1) * 2**attempt * 2e-5)
+        while wanted():
+            if not _platform.CAN_BLOCK:
+                if self.try_acquire():
+                    return True
+                time.sleep(random.uniform(0.001, 0.006))
+                continue
+            self.open(create=True)
+            _platform.lock(self._fd)
+            if self.is_current():
+                self.held = True
+                return True
+            self._reopen()
+        return False
+
+    def release(self) -> None:
+        """Unlock, if it is locked."""
+        if self.held:
+            self.held = False
+            _platform.unlock(self._fd)
+
+    def close(self) -> None:
+        """Unlock and close."""
+        self.release()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def after_fork_in_child(self) -> None:
+        self.held = False  # it is the parent's; closing leaves it with the parent
+        fd, self._fd = self._fd, -1
+        self._card_tails.clear()
+        if fd >= 0:
+            os.close(fd)
+
+    def holder(self) -> Holder | None:
+        """Who seems to have the lock, for a message to people. May be called on any thread."""
+        with self.peeking() as peek:
+            if peek is None:
+                return None
+            pid = _platform.holder_of(peek.fd)
+            card = unpack_card(_platform.pread(peek.fd, SPANS_AT - CARD_AT, CARD_AT))
+            header = peek()
+        if header and header.intent and (pid is None or (card and card.pid == pid)):
+            return card
+        # The card is that of an earlier operation: what the kernel says is all there is.
+        return Holder(pid, socket.gethostname(), command=_command_of(pid)) if pid else None
+
+    @contextmanager
+    def peeking(self) -> Iterator[Peek | None]:
+        """Read headers without the lock, on any thread; `None` if there is no lock file.
+
+        It has a descriptor of its own: another thread may be waiting for the lock on ours, and on
+        Windows a lock is taken at the descriptor's position, which a read would move.
+        """
+        try:
+            fd = _platform.open_file(self.path, os.O_RDONLY)
+        except OSError:
+            yield None
+            return
+        try:
+            yield Peek(fd)
+        finally:
+            os.close(fd)
+
+    def _adopt(self, fd: int) -> None:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
+            raise NotASession(self.path, "the lock's place is taken by something not a file")
+        self._fd = fd
+        self._node = (status.st_dev, status.st_ino)
+
+    def is_current(self) -> bool:
+        """Whether the file that is locked is the one that its path names."""
+        try:
+            there = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return (there.st_dev, there.st_ino) == self._node
+
+    def _reopen(self) -> None:
+        _platform.unlock(self._fd)
+        self.close()
+
+    # ---- the header -------------------------------------------------------------------------
+
+    def read(self) -> Header | None:
+        """The header, under the lock; `None` if there is none that can be used."""
+        return _read_header(self._fd)
+
+    def announce(self, header: Header, operation: str, *, durable: bool) -> None:
+        """Write a header with an intent, and who has it: one write, synced if `durable`."""
+        table = pack_spans(header.intent) if isinstance(header.intent, Appending) else b""
+        self._write(pack(header) + self._card(operation) + table)
+        if durable:
+            _platform.sync_data(self._fd)
+
+    def publish(self, header: Header) -> None:
+        """Write a header without an intent."""
+        self._write(pack(header))
+
+    def _write(self, data: bytes) -> None:
+        done = 0
+        while done < len(data):  # short writes come from full disks; the next one says so
+            done += _platform.pwrite(self._fd, data[done:], HEADER_AT + done)
+
+    def _card(self, operation: str) -> bytes:
+        tail = self._card_tails.get(operation)
+        if tail is None:
+            tail = self._card_tails[operation] = card_tail(
+                Holder(
+                    0,
+                    socket.gethostname(),
+                    _platform.user(),
+                    _platform.terminal(),
+                    operation,
+                    command=os.path.basename(sys.argv[0] if sys.argv else ""),
+                )
+            )
+        return pack_card(os.getpid(), time.time(), tail)
+
+
+class Peek:
+    """Reads headers while others may be writing them."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def empty(self) -> bool:
+        return os.fstat(self.fd).st_size == 0
+
+    def __call__(self) -> Header | None:
+        """The header as it is now; `None` if there is none, or it was just being written."""
+        return _read_header(self.fd)
+
+
+def _read_header(fd: int) -> Header | None:
+    head = _platform.pread(fd, HEADER_SIZE, HEADER_AT)
+    size = spans_size(head)
+    return unpack(head, _platform.pread(fd, size, SPANS_AT) if size else b"")
+
+
+def _command_of(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+    except OSError:
+        return ""
+    return b" ".join(words).decode(errors="replace").strip()[:64]

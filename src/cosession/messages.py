@@ -1,0 +1,141 @@
+"""Messages as pydantic models, and their lines. The only core module that imports pydantic.
+
+Everything that is written can be read back: text with lone surrogates, which real tool output
+contains and pydantic refuses, goes through the standard library's `json` as escapes instead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, PlainValidator, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from .codec import Broken, InvalidLine, MessageLine, classify, is_plain, parse
+from .errors import InvalidMessage
+
+T = TypeVar("T")
+
+
+def _any_text(value: object) -> str:
+    """Accept any `str`; pydantic's own check refuses lone surrogates."""
+    if not isinstance(value, str):
+        raise ValueError("not a string")
+    return value
+
+
+Text = Annotated[str, PlainValidator(_any_text, json_schema_input_type=str)]
+
+
+def _content(value: object) -> object:
+    if value is None or isinstance(value, str | list):
+        return value
+    raise ValueError("neither a string nor a list of parts")
+
+
+class Message(BaseModel):
+    """A chat message in the OpenAI shape. Fields that it doesn't name are kept.
+
+    Only the fields that were given are written, so what one program stored another one reads
+    unchanged.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    role: Text
+    content: Annotated[
+        str | list[Any] | None,
+        PlainValidator(_content, json_schema_input_type=str | list[Any] | None),
+    ] = None
+    name: Text | None = None
+    tool_calls: list[Any] | None = None
+    tool_call_id: Text | None = None
+
+
+class MessageCodec(Generic[T]):
+    """Encodes and decodes one type of message."""
+
+    def __init__(self, message_type: type[T] | TypeAdapter[T]) -> None:
+        self._adapter: TypeAdapter[T] = (
+            message_type if isinstance(message_type, TypeAdapter) else TypeAdapter(message_type)
+        )
+        ours = isinstance(message_type, type) and issubclass(message_type, Message)
+        self._exclude = {"exclude_unset": True} if ours else {"exclude_none": True}
+        self._class = message_type if isinstance(message_type, type) else None
+
+    def encode(self, message: object, index: int | None = None) -> bytes:
+        """The message's line, newline included. `message` is an instance or plain data for one.
+
+        Raises:
+            InvalidMessage: It doesn't validate, can't be written as JSON (NaN, cycles, too deep),
+                or would not be read back as a message.
+        """
+        try:
+            line = self._dump(self._validated(message))
+        except ValidationError as error:
+            raise InvalidMessage(_first_reason(error), index) from error
+        except RecursionError as error:
+            raise InvalidMessage("nested too deeply", index) from error
+        except (ValueError, TypeError, PydanticSerializationError) as error:
+            raise InvalidMessage(str(error), index) from error
+        self._require_readable(line, index)
+        return line + b"\n"
+
+    def decode(self, lines: Sequence[bytes]) -> list[T | Broken]:
+        """The messages of these lines, and in place of each that holds none the reason."""
+        return [self._decode_line(line) for line in lines]
+
+    def _validated(self, message: object) -> T:
+        if self._class is not None and isinstance(message, self._class):
+            return message
+        return self._adapter.validate_python(message)
+
+    def _dump(self, message: T) -> bytes:
+        try:
+            return self._adapter.dump_json(message, warnings="error", **self._exclude)  # type: ignore[arg-type]
+        except PydanticSerializationError as error:
+            if "surrogate" not in str(error):
+                raise
+        plain = self._adapter.dump_python(message, **self._exclude)  # type: ignore[arg-type]
+        return json.dumps(plain, allow_nan=False, separators=(",", ":")).encode()
+
+    def _require_readable(self, line: bytes, index: int | None) -> None:
+        if b"NaN" in line or b"Infinity" in line:
+            try:
+                json.loads(line, parse_constant=_refuse_constant)
+            except ValueError as error:
+                raise InvalidMessage(str(error), index) from error
+        if is_plain(line):
+            return
+        record = classify(line)
+        if not isinstance(record, MessageLine):
+            what = record.reason if isinstance(record, Broken) else "its role is not a message's"
+            raise InvalidMessage(f"it would not be read back as a message: {what}", index)
+
+    def _decode_line(self, line: bytes) -> T | Broken:
+        try:
+            return self._adapter.validate_json(line)
+        except ValidationError as error:
+            # Lone surrogates, control characters, the depth limit of pydantic's parser: the
+            # standard library reads what kimi-cli reads, so it has the last word.
+            try:
+                return self._adapter.validate_python(parse(line))
+            except InvalidLine as invalid:
+                return Broken(str(invalid))
+            except RecursionError:
+                return Broken("nested too deeply")
+            except ValidationError:
+                return Broken(f"not a valid message: {_first_reason(error)}")
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _first_reason(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{where}: {first['msg']}{more}" if where else f"{first['msg']}{more}"

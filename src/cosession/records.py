@@ -1,0 +1,102 @@
+"""The small values that everything else passes around. Nothing here touches the disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Revision:
+    """Where in the file a state stands: how often it was replaced, and how far it is read.
+
+    Compare two of them only within one session file. `str()` and `parse` are each other's
+    inverse, so that a script can keep one.
+    """
+
+    generation: int
+    """Goes up at each replace (revert, clear, compaction), never down. The first one of a file is
+    the second at which cosession met it: a lock file made anew thus never repeats a generation.
+    """
+    position: int
+    """Bytes from the start of the file."""
+
+    def __str__(self) -> str:
+        return f"{self.generation}:{self.position}"
+
+    @classmethod
+    def parse(cls, text: str) -> Revision:
+        """Read `"generation:position"` back.
+
+        Raises:
+            ValueError: The text has another form.
+        """
+        generation, _, position = text.partition(":")
+        return cls(int(generation), int(position))
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A line that can't be used. It is skipped in the state and kept in the file."""
+
+    offset: int
+    """Bytes from the start of the file to the line's first byte."""
+    length: int
+    """Bytes, without the newline."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.length} bytes at offset {self.offset}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """An unfinished write of a process that died, undone when the session was next used."""
+
+    offset: int
+    length: int
+    kept_in: str
+    """The file in which its bytes were kept."""
+
+    def __str__(self) -> str:
+        return (
+            f"undid an unfinished write of {self.length} bytes at offset {self.offset}; "
+            f"they are kept in {self.kept_in}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A card about whoever has the lock: for people to read, never to decide by."""
+
+    pid: int
+    host: str = ""
+    user: str = ""
+    terminal: str = ""
+    operation: str = ""
+    since: float = 0.0
+    """Wall-clock seconds since the epoch; 0 if unknown."""
+    command: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"process {self.pid}"]
+        if self.command:
+            parts.append(f"({self.command})")
+        if self.user or self.host:
+            parts.append(f"of {self.user or '?'}@{self.host or '?'}")
+        if self.terminal:
+            parts.append(f"on {self.terminal}")
+        if self.operation:
+            parts.append(f"doing {self.operation}")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one operation did."""
+
+    revision: Revision
+    """Where the session stood right behind the operation."""
+    checkpoints: tuple[int, ...] = ()
+    """The ids of the checkpoints that it made."""
+    rotated: str | None = None
+    """Where the old file was kept, if the operation replaced it."""

@@ -1,0 +1,70 @@
+"""What to do with an append that somebody announced and did not finish. Pure.
+
+The announcing process died (or its write failed) after it wrote none, some or all of its bytes.
+Programs that take no lock may have appended before, between or behind. Records are whole or
+absent, and a foreign byte is never cut, so the bytes are matched against the announced checksums
+instead of trusting their place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from zlib import crc32
+
+from .header import Appending
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Everything there may stay: our bytes are complete, or none of them are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """From the intent's start on, all of it is the unfinished part of our write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Splice:
+    """These of the tail's bytes are whole records of our unfinished write; the rest is foreign."""
+
+    start: int
+    stop: int
+
+
+RepairPlan = Adopt | Cut | Splice
+
+
+def plan_repair(intent: Appending, tail: bytes) -> RepairPlan:
+    """Decide about `tail`, the data file's bytes from `intent.start` to its end."""
+    if not tail:
+        return Adopt()
+    start, matched, stop = _locate(intent, tail)
+    if matched == len(intent.spans):
+        return Adopt()
+    rest = tail[stop:]
+    ours_to_the_end = start == 0 and b"\n" not in rest and len(tail) < intent.length
+    if ours_to_the_end:
+        return Cut()
+    return Splice(start, stop) if matched else Adopt()
+
+
+def _locate(intent: Appending, tail: bytes) -> tuple[int, int, int]:
+    """The best place of our bytes in the tail: (start, whole records matched, stop)."""
+    best = (0, 0, 0)
+    at = 0
+    while at < len(tail):
+        stop, matched = at, 0
+        for span in intent.spans:
+            if crc32(tail[stop : stop + span.length]) != span.checksum:
+                break
+            stop, matched = stop + span.length, matched + 1
+        if matched > best[1]:
+            best = (at, matched, stop)
+        if matched == len(intent.spans):
+            break
+        newline = tail.find(b"\n", at)
+        if newline < 0:
+            break
+        at = newline + 1
+    return best

@@ -1,0 +1,263 @@
+"""The fold of a file's records: what a process knows of the session at one revision. Pure.
+
+1. A `State` never changes. `fold` and `truncated` return another one, so a reader on one thread
+   keeps a consistent view while a commit on another thread works on the next.
+2. States of one line of descent share their storage, which only ever grows; each knows how much
+   of it is its own. Folding one record into a session of a million costs one record. Folding into
+   a state that isn't the newest (a write that failed) copies first.
+3. Messages are kept as the file's bytes until somebody asks for the history.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar, overload
+
+from .codec import (
+    Broken,
+    Checkpoint,
+    MessageLine,
+    SystemPrompt,
+    Unknown,
+    Usage,
+    classify,
+    is_plain,
+)
+from .records import Damage
+
+T_co = TypeVar("T_co", covariant=True)
+
+Decoder = Callable[[Sequence[bytes]], "Sequence[Any]"]
+"""Turns message lines into messages, or into the `Broken` that says why not; same length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A record that isn't a message, and where it stands."""
+
+    offset: int
+    length: int
+    record: SystemPrompt | Usage | Checkpoint | Unknown | Broken
+    messages_before: int
+
+
+class MessageLog:
+    """The messages of a line of states, first as bytes, then decoded: append-only storage.
+
+    Decoding drops the bytes. It may be asked for on any thread.
+    """
+
+    def __init__(self) -> None:
+        self.offsets = array("Q")
+        self.lines: list[bytes | None] = []
+        self._decoded = 0
+        self._messages: list[Any] = []
+        self._message_at = array("Q")
+        """For each decoded message, which line it came from."""
+        self._broken: list[tuple[int, int, str]] = []
+        """Lines that would not decode: (line, length, reason)."""
+        self._decoding = threading.Lock()
+
+    def add(self, offset: int, line: bytes) -> None:
+        self.offsets.append(offset)
+        self.lines.append(line)
+
+    def copy(self, count: int) -> MessageLog:
+        """The first `count` lines with what is decoded of them."""
+        with self._decoding:
+            other = MessageLog()
+            other.offsets = self.offsets[:count]
+            other.lines = self.lines[:count]
+            other._decoded = min(self._decoded, count)
+            kept = bisect_left(self._message_at, count)
+            other._messages = self._messages[:kept]
+            other._message_at = self._message_at[:kept]
+            other._broken = [entry for entry in self._broken if entry[0] < count]
+            return other
+
+    def messages(self, count: int, decode: Decoder) -> History[Any]:
+        """The valid messages among the first `count` lines."""
+        self._decode_to(count, decode)
+        return History(self._messages, bisect_left(self._message_at, count))
+
+    def damage(self, count: int, decode: Decoder) -> list[Damage]:
+        self._decode_to(count, decode)
+        return [
+            Damage(self.offsets[at], length, reason)
+            for at, length, reason in self._broken
+            if at < count
+        ]
+
+    def _decode_to(self, count: int, decode: Decoder) -> None:
+        if self._decoded >= count:
+            return
+        with self._decoding:
+            while self._decoded < count:
+                stop = min(count, self._decoded + 512)
+                lines = [line or b"" for line in self.lines[self._decoded : stop]]
+                for at, (line, message) in enumerate(
+                    zip(lines, decode(lines), strict=True), self._decoded
+                ):
+                    if isinstance(message, Broken):
+                        self._broken.append((at, len(line), message.reason))
+                    else:
+                        self._messages.append(message)
+                        self._message_at.append(at)
+                    self.lines[at] = None
+                self._decoded = stop
+
+
+class History(Sequence[T_co], Generic[T_co]):
+    """The messages of a session at one revision; later records don't appear in it."""
+
+    __slots__ = ("_items", "_length")
+
+    def __init__(self, items: list[T_co], length: int) -> None:
+        self._items = items
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> T_co: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T_co]: ...
+    def __getitem__(self, index: int | slice) -> T_co | list[T_co]:
+        if isinstance(index, slice):
+            return [self._items[at] for at in range(*index.indices(self._length))]
+        return self._items[range(self._length)[index]]
+
+    def __iter__(self) -> Iterator[T_co]:
+        return (self._items[at] for at in range(self._length))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or isinstance(other, str | bytes):
+            return NotImplemented
+        return len(self) == len(other) and all(
+            mine == theirs for mine, theirs in zip(self, other, strict=True)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<{self._length} messages>"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A session at one position of one generation."""
+
+    position: int = 0
+    message_count: int = 0
+    """Lines that hold messages, valid or not: validity shows when they are decoded."""
+    mark_count: int = 0
+    system_prompt: str | None = None
+    token_count: int = 0
+    messages_at_usage: int = 0
+    next_checkpoint: int = 0
+    log: MessageLog = field(default_factory=MessageLog, repr=False)
+    _marks: list[Mark] = field(default_factory=list, repr=False)
+
+    @property
+    def marks(self) -> list[Mark]:
+        return self._marks[: self.mark_count]
+
+    def fold(self, data: bytes) -> State:
+        """The state behind `data`: whole lines that stand in the file at `position`."""
+        if not data:
+            return self
+        state = self._exclusive()
+        log, marks = state.log, state._marks
+        offset = state.position
+        has_nul = b"\0" in data
+        for line in data[:-1].split(b"\n"):
+            if not has_nul and is_plain(line):
+                log.add(offset, line)
+            else:
+                record = classify(line)
+                if isinstance(record, MessageLine):
+                    log.add(offset, record.line)
+                elif record is not None:
+                    marks.append(Mark(offset, len(line), record, len(log.lines)))
+            offset += len(line) + 1
+        new_marks = marks[self.mark_count :]
+        return replace(
+            state, position=offset, message_count=len(log.lines), mark_count=len(marks)
+        )._with(new_marks)
+
+    def truncated(self, position: int) -> State:
+        """The state that this one's first `position` bytes fold to; a line must end there."""
+        if position >= self.position:
+            return self
+        count = bisect_left(self.log.offsets, position, 0, self.message_count)
+        marks = [mark for mark in self.marks if mark.offset < position]
+        return State(
+            position, count, len(marks), log=self.log.copy(count), _marks=marks
+        )._with(marks)
+
+    def _exclusive(self) -> State:
+        """This state with storage that nobody has appended to."""
+        if len(self.log.lines) == self.message_count and len(self._marks) == self.mark_count:
+            return self
+        return replace(self, log=self.log.copy(self.message_count), _marks=self.marks)
+
+    def _with(self, marks: Sequence[Mark]) -> State:
+        """Apply marks that are already stored to the figures derived from them."""
+        if not marks:
+            return self
+        prompt, tokens = self.system_prompt, self.token_count
+        at_usage, next_checkpoint = self.messages_at_usage, self.next_checkpoint
+        for mark in marks:
+            match mark.record:
+                case SystemPrompt(text):
+                    prompt = text
+                case Usage(count):
+                    tokens, at_usage = count, mark.messages_before
+                case Checkpoint(number):
+                    next_checkpoint = max(next_checkpoint, number + 1)
+        return replace(
+            self,
+            system_prompt=prompt,
+            token_count=tokens,
+            messages_at_usage=at_usage,
+            next_checkpoint=next_checkpoint,
+        )
+
+    # ---- questions --------------------------------------------------------------------------
+
+    def checkpoints(self) -> tuple[int, ...]:
+        return tuple(mark.record.id for mark in self.marks if isinstance(mark.record, Checkpoint))
+
+    def checkpoint_offset(self, number: int) -> int | None:
+        """Where the first checkpoint of that number stands, as kimi-cli looks for it."""
+        for mark in self.marks:
+            if mark.record == Checkpoint(number):
+                return mark.offset
+        return None
+
+    def system_prompts(self) -> list[tuple[int, int]]:
+        """The byte ranges, newlines included, of the records that set a system prompt."""
+        return [
+            (mark.offset, mark.offset + mark.length + 1)
+            for mark in self.marks
+            if isinstance(mark.record, SystemPrompt)
+        ]
+
+    def messages_since(self, position: int) -> int:
+        """How many messages, or changes of the system prompt, stand behind `position`."""
+        first = bisect_left(self.log.offsets, position, 0, self.message_count)
+        prompts = sum(start >= position for start, _ in self.system_prompts())
+        return self.message_count - first + prompts
+
+    def damaged_lines(self) -> list[Damage]:
+        """Damage that shows without decoding the messages."""
+        return [
+            Damage(mark.offset, mark.length, mark.record.reason)
+            for mark in self.marks
+            if isinstance(mark.record, Broken)
+        ]

@@ -1,0 +1,632 @@
+"""The session file: commit, replace, heal, read. Blocking; the state in memory follows the file.
+
+1. Records are appended: announced in the lock file's header, written in one write, then published
+   by moving *committed* behind them. Revert, clear, compaction and a new system prompt write a
+   new file instead and replace the old one, which is kept under the next rotation name.
+2. All of that happens under the lock. Whoever takes it first settles what it finds: a write that
+   was announced and not finished is completed or undone, lines of programs that take no lock are
+   adopted, and what other processes committed is folded into memory.
+3. A reader takes no lock. It may see whole records up to *committed*, and foreign lines behind it
+   if no write is under way.
+4. A failure undoes exactly what a crash at that point would have left behind. If even that fails,
+   the announcement stays, and the next one to take the lock settles it.
+5. The state in memory changes only after the bytes are in, and is always the fold of the file's
+   records up to `revision`. Where that can't be told any more, it is dropped and read anew.
+6. Up to `os.replace` a replacement can be undone, after it only be completed: the header that
+   announced it says which file is the new one, so everybody can tell on which side it stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from zlib import crc32
+
+from . import _fork, _platform, files
+from .edits import Edit, Step, plan_edit
+from .errors import (
+    Conflict,
+    CosessionError,
+    HardLinked,
+    SessionMissing,
+    StorageError,
+    SyncFailed,
+)
+from .files import translated
+from .header import Appending, Header, Identity, Replacing, Span
+from .lock import LockFile, Peek
+from .records import Outcome, Repair, Revision
+from .repair import Cut, Splice, plan_repair
+from .state import State
+
+log = logging.getLogger("cosession")
+
+_MARK = 256
+"""How many bytes before *committed* the fingerprint covers."""
+
+_GRACE = 0.05
+"""Seconds for which an unfinished foreign line may still grow before it is closed."""
+
+_LOOKS = 10
+"""How often a reader without the lock looks again when it meets a change under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One operation, ready to be committed: its records are encoded."""
+
+    name: str
+    steps: tuple[Step, ...]
+    expect: Revision | None = None
+
+
+Result = Outcome | CosessionError
+
+
+class _Overtaken(Exception):
+    """A program that takes no lock got in between; what was half done is undone: do it again."""
+
+
+class Store:
+    """One handle on one session file.
+
+    `commit` and `settle` need the lock (`store.lock`); `look` doesn't. Methods exclude each other
+    among the threads of this process by themselves; the state may be read at any time.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durable: bool = False,
+        create: bool = True,
+        read_only: bool = False,
+        lock_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.path = files.resolve(path)
+        self.durable = durable
+        self.read_only = read_only
+        self._create = create and not read_only
+        self.lock = LockFile(files.lock_path(self.path, lock_dir))
+        self.state = State()
+        self.generation = 0
+        self.repairs: tuple[Repair, ...] = ()
+        self._fd = -1
+        self._identity: Identity | None = None
+        self._poisoned = False
+        self._boot = _platform.boot_id()
+        self._mutex = threading.RLock()
+        _fork.watch(self)
+
+    @property
+    def revision(self) -> Revision:
+        return Revision(self.generation, self.state.position)
+
+    # ---- opening and closing ----------------------------------------------------------------
+
+    def open(self) -> None:
+        """Find the file, or create it, and fold it. Waits for nobody."""
+        with self._mutex:
+            if files.require_plain_file(self.path) is None:
+                if not self._create:
+                    raise SessionMissing(self.path, "there is no such file")
+                self._create_file()
+            self._poisoned = False
+            if self.read_only:
+                self.look()
+                return
+            with translated(self.lock.path, "open the lock file"):
+                free = self.lock.try_acquire()
+            if not free:
+                self.look()
+                return
+            try:
+                with translated(self.path, "look for leftovers"):
+                    files.remove_leftovers(self.path)
+                self.settle()
+            finally:
+                self.lock.release()
+
+    def close(self) -> None:
+        with self._mutex:
+            self.lock.close()
+            self._close_data()
+
+    def forget(self) -> None:
+        """Let go of everything, so that the next operation starts from the file."""
+        with self._mutex:
+            self.close()
+            self.state, self.generation, self._identity = State(), 0, None
+
+    def after_fork_in_child(self) -> None:
+        # Another thread may have been in the middle of anything. The lock file looks after itself.
+        self._mutex = threading.RLock()
+        self._close_data()
+        self.state, self.generation, self._identity = State(), 0, None
+
+    def _create_file(self) -> None:
+        with translated(self.path, "create the session"):
+            files.create(self.path)
+            if self.durable:
+                _platform.sync_folder(os.path.dirname(self.path))
+
+    @contextmanager
+    def _data(self) -> Iterator[int]:
+        """The data file, open. Where open files don't block anybody it stays open."""
+        if self._fd < 0:
+            access = os.O_RDONLY if self.read_only else os.O_RDWR | os.O_APPEND
+            self._fd = _platform.open_file(self.path, access)
+        try:
+            yield self._fd
+        finally:
+            if not _platform.KEEPS_FILES_OPEN:
+                self._close_data()
+
+    def _close_data(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    # ---- reading without the lock -----------------------------------------------------------
+
+    def look(self) -> bool:
+        """Fold in what others wrote, without the lock. Tells whether all of the file was seen.
+
+        Where it wasn't, a change is under way, or was left over by a process that died, or a
+        program that takes no lock replaced the file: `settle` sees the rest.
+        """
+        with self._mutex, self.lock.peeking() as peek, translated(self.path, "read the session"):
+            for attempt in range(_LOOKS):
+                header = peek() if peek else None
+                torn = header is None and peek is not None and not peek.empty()
+                if not torn and (seen := self._look(header, peek)) is not None:
+                    return seen
+                time.sleep(0.0002 * 2**attempt)
+            # The header stays unreadable or speaks of another file: the file itself counts.
+            self._look(None, None)
+            return False
+
+    def _look(self, header: Header | None, peek: Peek | None) -> bool | None:
+        """One attempt; None if the header and the file that was found don't belong together."""
+        self._follow_path()
+        with self._data() as fd:
+            status = os.fstat(fd)
+            identity, size = Identity.of(status.st_dev, status.st_ino), status.st_size
+            generation, kept, committed = self._as_seen(header, identity, size)
+            if generation is None:
+                return None
+            state = self._base(generation, kept, max(committed, self.state.position), identity)
+            for piece in files.read_lines(fd, state.position, committed):
+                state = state.fold(piece)
+            if size > state.position and (header is None or header.intent is None):
+                # Lines of a program that takes no lock, unless one of ours is just being written:
+                # then its announcement shows in the header by now.
+                stop = files.last_line_end(fd, state.position, size)
+                pieces = list(files.read_lines(fd, state.position, stop))
+                if peek is None or peek() == header:
+                    for piece in pieces:
+                        state = state.fold(piece)
+        self.state, self.generation, self._identity = state, generation, identity
+        return header is not None and header.intent is None and state.position == size
+
+    def _as_seen(
+        self, header: Header | None, identity: Identity, size: int
+    ) -> tuple[int | None, int, int]:
+        """What a header says of the file that was found: generation, bytes kept, committed.
+
+        The generation is None if the header speaks of another file.
+        """
+        if header is None:
+            same = identity == self._identity and size >= self.state.position
+            return self.generation if same else self.generation + 1, 0, 0
+        match header.intent:
+            case Replacing(identity=new, kept=kept) if new == identity:
+                return header.generation + 1, kept, size
+        if identity != header.identity or size < header.committed:
+            return None, 0, 0
+        return header.generation, header.kept, header.committed
+
+    def _base(self, generation: int, kept: int, stop: int, identity: Identity) -> State:
+        """What of the state in memory still holds, to fold the rest into."""
+        if generation == self.generation and self.state.position <= stop:
+            return self.state
+        if generation == self.generation + 1 and kept and self.generation:
+            return self.state.truncated(kept)
+        return State()
+
+    def _follow_path(self) -> None:
+        """Open the file anew if its name leads to another one now."""
+        if self._fd < 0:
+            return
+        if not os.path.samestat(os.fstat(self._fd), os.stat(self.path)):
+            self._close_data()
+
+    # ---- settling, under the lock -----------------------------------------------------------
+
+    def settle(self) -> None:
+        """Bring file, header and memory to one state. The lock is held.
+
+        Raises:
+            HardLinked: The file has a second name.
+            StorageError: The file can't be read or mended; nothing is lost.
+        """
+        with self._mutex, translated(self.path, "read the session"):
+            self._settle()
+
+    def _settle(self) -> Header:
+        header = self.lock.read()
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            if not self._create:
+                raise
+            self._create_file()
+            status = os.stat(self.path)
+        if status.st_nlink > 1:
+            links = files.drop_second_name(self.path, status)
+            if links > 1:
+                raise HardLinked(self.path, links)
+        identity = Identity.of(status.st_dev, status.st_ino)
+        if identity != self._identity:
+            self._close_data()
+        if (
+            header is None
+            or header.intent is not None
+            or header.identity != identity
+            or header.committed != status.st_size
+            or header.modified != status.st_mtime_ns
+            or header.boot != self._boot
+        ):
+            header = self._heal(header, identity)
+        self._catch_up(header)
+        return header
+
+    def _catch_up(self, header: Header) -> None:
+        state = self._base(header.generation, header.kept, header.committed, header.identity)
+        if state.position < header.committed:
+            with self._data() as fd:
+                for piece in files.read_lines(fd, state.position, header.committed):
+                    state = state.fold(piece)
+        self.state = state
+        self.generation, self._identity = header.generation, header.identity
+
+    def _heal(self, header: Header | None, identity: Identity) -> Header:
+        """Settle what the last one left, adopt what foreign programs wrote, publish that."""
+        with self._data() as fd:
+            good = self._last_good(fd, header, identity)
+            if header and isinstance(header.intent, Replacing):
+                files.remove_leftovers(self.path)
+            elif header and header.intent is not None and good.generation == header.generation:
+                splice = self._finish_append(fd, header.intent)
+                if splice is not None:
+                    good = self._splice(fd, good, splice)
+        with self._data() as fd:
+            self._close_last_line(fd)
+            return self._publish(fd, good, os.fstat(fd).st_size)
+
+    def _last_good(self, fd: int, header: Header | None, identity: Identity) -> Header:
+        """Where the file is known to be good, and in which generation."""
+        size = os.fstat(fd).st_size
+        if header is None:
+            # It can't be known how many replaces there were. The clock's seconds are more.
+            return Header(max(int(time.time()), self.generation + 1), identity, 0)
+        match header.intent:
+            case Replacing(identity=new, kept=kept) if new == identity:
+                return Header(header.generation + 1, identity, size, kept)
+        start = header.committed - header.mark_length
+        if (
+            identity == header.identity
+            and size >= header.committed
+            and crc32(files.read_all(fd, start, header.committed)) == header.mark
+        ):
+            return header
+        log.warning("%s was rewritten by a program that takes no lock; reading it anew", self.path)
+        return Header(header.generation + 1, identity, 0)
+
+    def _finish_append(self, fd: int, intent: Appending) -> Splice | None:
+        """Settle an announced append whose process died; the splice if that is what it takes."""
+        tail = files.read_all(fd, intent.start, os.fstat(fd).st_size)
+        match plan_repair(intent, tail):
+            case Cut():
+                where = files.put_aside(self.path, tail, os.fstat(fd))
+                os.ftruncate(fd, intent.start)
+                self._repaired(intent.start, len(tail), where)
+            case Splice(start, stop):
+                return Splice(intent.start + start, intent.start + stop)
+        return None
+
+    def _repaired(self, offset: int, length: int, where: str) -> None:
+        repair = Repair(offset, length, where)
+        self.repairs += (repair,)
+        log.warning("%s: %s", self.path, repair)
+
+    def _splice(self, fd: int, header: Header, splice: Splice) -> Header:
+        """Take our bytes out from between foreign ones, by a new file without them.
+
+        The old announcement stays until the new file is there: a crash before that finds the same
+        splice to do, a crash after it a file that is whole.
+        """
+        size = os.fstat(fd).st_size
+        ranges = ((0, splice.start), (splice.stop, size))
+        new, rotated = self._exchange(fd, header, Edit(b"", ranges, (), True, ()), announce="")
+        self._repaired(splice.start, splice.stop - splice.start, rotated)
+        return new
+
+    def _close_last_line(self, fd: int) -> None:
+        """End a line that a program without our lock left open, once it no longer grows."""
+        while True:
+            status = os.fstat(fd)
+            if status.st_size == 0 or _platform.pread(fd, 1, status.st_size - 1) == b"\n":
+                return
+            if abs(time.time() - status.st_mtime) > _GRACE:
+                files.write_all(fd, b"\n")
+                return
+            time.sleep(_GRACE / 5)
+
+    def _publish(self, fd: int, header: Header, committed: int, mark: bytes = b"") -> Header:
+        """Write down that the file is good up to here; the header as written.
+
+        `mark` is what its last bytes are, where that is known.
+        """
+        mark = mark or files.read_all(fd, max(0, committed - _MARK), committed)
+        published = Header(
+            header.generation,
+            header.identity,
+            committed,
+            header.kept,
+            os.fstat(fd).st_mtime_ns,
+            len(mark),
+            crc32(mark),
+            self._boot,
+        )
+        self.lock.publish(published)
+        return published
+
+    # ---- committing, under the lock ---------------------------------------------------------
+
+    def commit(self, requests: Sequence[Request]) -> list[Result]:
+        """Carry out these operations one after the other, each whole or not at all.
+
+        The lock is held. What one of them does wrong (a conflict, an unknown checkpoint) is its
+        own result; appends that follow each other go out in one write. After anything that isn't
+        an error of ours (Ctrl-C, out of memory) the state is dropped and read anew next time.
+        """
+        results: dict[int, Result] = {}
+        with self._mutex:
+            try:
+                for _ in range(_LOOKS):
+                    with suppress(_Overtaken):
+                        self._commit(requests, results)
+                        break
+                else:
+                    raise StorageError(self.path, "append between the writes of another program")
+            except CosessionError as error:
+                return [results.get(number, error) for number in range(len(requests))]
+            except BaseException:
+                self.forget()
+                raise
+        return [results[number] for number in range(len(requests))]
+
+    def _commit(self, requests: Sequence[Request], results: dict[int, Result]) -> None:
+        """Carry out those that have no result yet."""
+        if self._poisoned:
+            raise SyncFailed(self.path, "an earlier write was not confirmed by the disk")
+        with translated(self.path, "read the session"):
+            header = self._settle()
+        batch = _Batch(self.generation, self.state)
+        for number, request in enumerate(requests):
+            if number in results:
+                continue
+            try:
+                edit = batch.plan(request, self.path)
+            except CosessionError as error:
+                results[number] = error
+                continue
+            if not edit.replaces:
+                batch.add(number, request.name, edit)
+                continue
+            header = self._append(header, batch, results)
+            header, rotated = self._replace(header, edit, request.name)
+            results[number] = Outcome(self.revision, edit.checkpoints, rotated)
+            batch = _Batch(self.generation, self.state)
+        self._append(header, batch, results)
+
+    def _append(self, header: Header, batch: _Batch, results: dict[int, Result]) -> Header:
+        """Write a batch's records behind the file, and note its results."""
+        if batch.lines:
+            data, start = b"".join(batch.lines), header.committed
+            intent = Appending(start, tuple(map(Span.of, batch.lines)))
+            with translated(self.path, "append"), self._data() as fd:
+                try:
+                    # One record that is torn by a power cut is no record. Of several, some could
+                    # survive: their announcement must be on the disk before them.
+                    durable = self.durable and len(batch.lines) > 1
+                    self.lock.announce(replace(header, intent=intent), batch.name, durable=durable)
+                    files.write_all(fd, data)
+                    shift = self._place(fd, start, data)
+                    if self.durable:
+                        self._sync(fd)
+                    stop = start + shift + len(data)
+                    header = self._publish(fd, header, stop, b"" if shift else data[-_MARK:])
+                except BaseException:
+                    self._undo_append(fd, header, intent, data)
+                    raise
+            if shift:
+                self._catch_up(header)
+                batch.shift(shift)
+            else:
+                self.state = batch.state
+        results.update(batch.outcomes)
+        return header
+
+    def _place(self, fd: int, start: int, data: bytes) -> int:
+        """How far behind `start` our bytes came to lie, as whole lines of their own.
+
+        Raises:
+            _Overtaken: They were glued to an unfinished line of a program that takes no lock.
+        """
+        size = os.fstat(fd).st_size
+        if size == start + len(data):
+            return 0
+        tail = files.read_all(fd, start, size)
+        at = tail.find(data)
+        if at < 0 or (at > 0 and tail[at - 1 : at] != b"\n"):
+            raise _Overtaken
+        return at
+
+    def _undo_append(self, fd: int, header: Header, intent: Appending, data: bytes) -> None:
+        """Take back what a failed write left, and nothing that anybody else wrote meanwhile."""
+        try:
+            tail = files.read_all(fd, intent.start, os.fstat(fd).st_size)
+            at = 0 if data.startswith(tail) else tail.find(data)
+            if at >= 0 and at + len(data) >= len(tail):
+                os.ftruncate(fd, intent.start + at)
+            elif at >= 0:
+                start = intent.start + at
+                self._splice(fd, header, Splice(start, start + len(data)))
+                return
+            self.lock.publish(header)
+        except (OSError, CosessionError, _Overtaken) as error:
+            # The announcement stays: whoever takes the lock next finishes this.
+            log.warning("%s: could not undo a failed append yet: %s", self.path, error)
+
+    def _sync(self, fd: int) -> None:
+        try:
+            _platform.sync_data(fd)
+        except OSError as error:
+            self._poisoned = True
+            raise SyncFailed(self.path, "sync to the disk", error.errno) from error
+
+    def _replace(self, header: Header, edit: Edit, name: str) -> tuple[Header, str]:
+        """Put a new file in the old one's place; its header and where the old one was kept."""
+        with translated(self.path, f"replace the file ({name})"):
+            with self._data() as fd:
+                header, rotated = self._exchange(fd, header, edit, announce=name)
+            self._catch_up(header)
+            if self.durable:
+                try:
+                    _platform.sync_folder(os.path.dirname(self.path))
+                except OSError as error:
+                    self._poisoned = True
+                    raise SyncFailed(self.path, "sync the folder", error.errno) from error
+        return header, rotated
+
+    def _exchange(
+        self, fd: int, header: Header, edit: Edit, *, announce: str
+    ) -> tuple[Header, str]:
+        """Write the new file, keep the old one, swap them; not announced if `announce` is empty.
+
+        A failure before the swap leaves everything as it was. After it there is no way back, and
+        none is needed: the announcement tells the next one how to go on.
+        """
+        old = os.fstat(fd)
+        rotated = None
+        temporary, new = files.open_temporary(self.path, old)
+        try:
+            self._fill(fd, new, edit)
+            status = os.fstat(new)
+            identity = Identity.of(status.st_dev, status.st_ino)
+            if announce:
+                intent = Replacing(identity, edit.kept)
+                self.lock.announce(replace(header, intent=intent), announce, durable=False)
+            rotated = files.keep_old(self.path, fd, old)
+            if self.durable:
+                _platform.sync_folder(os.path.dirname(self.path))
+            self._require_untouched(old)
+            if not _platform.KEEPS_FILES_OPEN:
+                os.close(new)
+                new = -1
+            self._close_data()
+            _platform.replace_file(temporary, self.path)
+        except BaseException:
+            self._undo_exchange(temporary, rotated, header if announce else None)
+            raise
+        finally:
+            if new >= 0:
+                os.close(new)
+        header = Header(header.generation + 1, identity, status.st_size, edit.kept)
+        try:
+            with self._data() as fd:
+                header = self._publish(fd, header, status.st_size)
+        except OSError as error:
+            log.warning("%s: replaced, but the header is not written: %s", self.path, error)
+        return header, rotated
+
+    def _fill(self, source: int, new: int, edit: Edit) -> None:
+        if edit.front:
+            files.write_all(new, edit.front)
+        for start, stop in edit.ranges:
+            files.copy_range(source, new, start, stop)
+        if edit.lines:
+            files.write_all(new, b"".join(edit.lines))
+        _platform.sync_data(new)
+
+    def _require_untouched(self, old: os.stat_result) -> None:
+        """The last look before the swap: what others wrote since would miss the new file."""
+        now = os.stat(self.path)
+        if not os.path.samestat(now, old) or now.st_size != old.st_size:
+            raise _Overtaken
+        if not self.lock.is_current():
+            raise _Overtaken
+
+    def _undo_exchange(self, temporary: str, rotated: str | None, header: Header | None) -> None:
+        """Clean up, unless the swap has happened, which an interrupt may hide."""
+        if not os.path.exists(temporary):
+            return
+        try:
+            os.unlink(temporary)
+            if rotated is not None:
+                os.unlink(rotated)
+            if header is not None:
+                self.lock.publish(header)
+        except OSError as error:
+            log.warning("%s: leftovers of a failed replace stay for now: %s", self.path, error)
+
+
+class _Batch:
+    """Appends that go out in one write, and the state that they would lead to."""
+
+    def __init__(self, generation: int, state: State) -> None:
+        self.state = state
+        self.lines: list[bytes] = []
+        self.outcomes: dict[int, Outcome] = {}
+        self.name = ""
+        self._generation = generation
+
+    def plan(self, request: Request, path: str) -> Edit:
+        """What the request does behind the batch so far.
+
+        Raises:
+            Conflict: It expects an older revision.
+            UnknownCheckpoint: It reverts to one that isn't there.
+        """
+        expect = request.expect
+        if expect is not None:
+            current = Revision(self._generation, self.state.position)
+            if expect.generation != self._generation or expect.position > self.state.position:
+                raise Conflict(path, expect, current, None)
+            if new := self.state.messages_since(expect.position):
+                raise Conflict(path, expect, current, new)
+        return plan_edit(self.state, request.steps, path=path)
+
+    def add(self, number: int, name: str, edit: Edit) -> None:
+        self.state = self.state.fold(b"".join(edit.lines))
+        self.lines += edit.lines
+        self.name = self.name or name
+        revision = Revision(self._generation, self.state.position)
+        self.outcomes[number] = Outcome(revision, edit.checkpoints)
+
+    def shift(self, by: int) -> None:
+        """Foreign lines came to lie before ours."""
+        self.outcomes = {
+            number: replace(
+                outcome,
+                revision=Revision(self._generation, outcome.revision.position + by),
+            )
+            for number, outcome in self.outcomes.items()
+        }
