@@ -11,6 +11,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import IO, cast
 
 from . import _platform
 from .errors import (
@@ -239,7 +240,8 @@ def _copied(path: str, fd: int, status: os.stat_result, rotated: str) -> bool:
     if os.path.exists(rotated):
         return False
     try:
-        with open_atomic(rotated, binary=True) as copy:
+        with open_atomic(rotated) as opened:
+            copy = cast("IO[bytes]", opened)
             _platform.copy_owner(copy.fileno(), status)  # private before the first byte
             for start in range(0, status.st_size, CHUNK):
                 copy.write(read_all(fd, start, min(start + CHUNK, status.st_size)))

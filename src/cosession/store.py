@@ -299,10 +299,11 @@ class Store:
         """Settle what the last one left, adopt what foreign programs wrote, publish that."""
         with self._data() as fd:
             good = self._last_good(fd, header, identity)
-            if header and isinstance(header.intent, Replacing):
+            intent = header.intent if header else None
+            if isinstance(intent, Replacing):
                 files.remove_leftovers(self.path)
-            elif header and header.intent is not None and good.generation == header.generation:
-                splice = self._finish_append(fd, header.intent)
+            elif intent is not None and header and good.generation == header.generation:
+                splice = self._finish_append(fd, intent)
                 if splice is not None:
                     good = self._splice(fd, good, splice)
         with self._data() as fd:
