@@ -94,6 +94,7 @@ class BlockingSession(SessionBase[T], Generic[T]):
         """Open or create the file, heal what a dead process left, and fold it."""
         if self._queue is not None:
             raise SessionClosed(f"{self.path}: the session is open already")
+        self._store = self._store.fresh()
         self._store.open()
         self._queue = CommitQueue(self._store)
 

@@ -209,11 +209,16 @@ class CommitQueue:
         """Run a pass; an error about the lock itself goes to everybody who waits for it."""
         try:
             return a_pass()
-        except CosessionError as error:
+        except Exception as error:
+            if isinstance(error, CosessionError):
+                reason = error
+            else:  # a defect of ours must not leave anybody waiting for ever
+                reason = CosessionError(f"{self.store.path}: unexpected: {error!r}")
+                reason.__cause__ = error
             with self._guard:
                 taken = list(self._waiting)
                 self._waiting.clear()
-            self._settle(taken, [error] * len(taken))
+            self._settle(taken, [reason] * len(taken))
             return True
 
     def _refuse_once(self) -> None:

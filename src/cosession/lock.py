@@ -18,7 +18,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from . import _fork, _platform
 from .errors import NotASession
@@ -46,8 +46,10 @@ _SHORT_TRIES = 6
 class LockFile:
     """One handle on a session's lock file. Not for two threads at once, but for `try_acquire`."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, beside: str) -> None:
         self.path = path
+        self._beside = beside
+        """The data file, whose owner and mode the lock file gets when it is made."""
         self.held = False
         self._fd = -1
         self._node: tuple[int, int] | None = None
@@ -56,40 +58,37 @@ class LockFile:
 
     # ---- the lock ---------------------------------------------------------------------------
 
-    def open(self, *, create: bool, like: os.stat_result | None = None) -> bool:
-        """Open the file; with `create`, make it, with the mode of `like`. Tells if it is there.
+    def open(self) -> None:
+        """Open the file, or make it.
 
         Raises:
             NotASession: Something other than a plain file lies at its path.
             OSError: The system refuses.
         """
         if self._fd >= 0:
-            return True
+            return
         try:
             fd = _platform.open_file(self.path, os.O_RDWR)
         except FileNotFoundError:
-            if not create:
-                return False
             try:
                 fd = _platform.open_file(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             except FileExistsError:
                 fd = _platform.open_file(self.path, os.O_RDWR)
             else:
-                if like is not None:
-                    _platform.copy_owner(fd, like)
+                with suppress(FileNotFoundError):
+                    _platform.copy_owner(fd, os.stat(self._beside))
         self._adopt(fd)
-        return True
 
     def try_acquire(self) -> bool:
         """Take the lock if it is free. Never waits."""
-        while self.open(create=True):
+        while True:
+            self.open()
             if not _platform.try_lock(self._fd):
                 return False
             if self.is_current():
                 self.held = True
                 return True
             self._reopen()
-        return False
 
     def acquire(self, *, wanted: Callable[[], bool]) -> bool:
         """Wait for the lock for as long as it is `wanted`; False if it no longer is.
@@ -109,7 +108,7 @@ class LockFile:
                     return True
                 time.sleep(random.uniform(0.001, 0.006))
                 continue
-            self.open(create=True)
+            self.open()
             _platform.lock(self._fd)
             if self.is_current():
                 self.held = True

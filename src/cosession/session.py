@@ -114,6 +114,7 @@ class Session(SessionBase[T], Generic[T]):
         """
         if self._queue is not None:
             raise SessionClosed(f"{self.path}: the session is open already")
+        self._store = self._store.fresh()
         await _uncancelled(asyncio.to_thread(self._store.open))
         self._queue = CommitQueue(self._store)
         self._loop = asyncio.get_running_loop()

@@ -68,6 +68,18 @@ class Request:
 Result = Outcome | CosessionError
 
 
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What is known of the file, replaced as one, since other threads read it at any time."""
+
+    generation: int
+    identity: Identity | None
+    state: State
+
+
+_NOTHING = _View(0, None, State())
+
+
 class _Overtaken(Exception):
     """A program that takes no lock got in between; what was half done is undone: do it again."""
 
@@ -88,24 +100,33 @@ class Store:
         read_only: bool = False,
         lock_dir: str | os.PathLike[str] | None = None,
     ) -> None:
+        self._options = (path, durable, create, read_only, lock_dir)
         self.path = files.resolve(path)
         self.durable = durable
         self.read_only = read_only
         self._create = create and not read_only
-        self.lock = LockFile(files.lock_path(self.path, lock_dir))
-        self.state = State()
-        self.generation = 0
+        self.lock = LockFile(files.lock_path(self.path, lock_dir), beside=self.path)
+        self._view = _NOTHING
         self.repairs: tuple[Repair, ...] = ()
         self._fd = -1
-        self._identity: Identity | None = None
         self._poisoned = False
         self._boot = _platform.boot_id()
         self._mutex = threading.RLock()
         _fork.watch(self)
 
     @property
+    def state(self) -> State:
+        return self._view.state
+
+    @property
+    def generation(self) -> int:
+        """0 while nothing is known of any: no lock file, or one that can't be read."""
+        return self._view.generation
+
+    @property
     def revision(self) -> Revision:
-        return Revision(self.generation, self.state.position)
+        view = self._view
+        return Revision(view.generation, view.state.position)
 
     # ---- opening and closing ----------------------------------------------------------------
 
@@ -132,6 +153,13 @@ class Store:
             finally:
                 self.lock.release()
 
+    def fresh(self) -> Store:
+        """Another handle of the same kind. A closed one may have a thread asleep on its lock."""
+        path, durable, create, read_only, lock_dir = self._options
+        return Store(
+            path, durable=durable, create=create, read_only=read_only, lock_dir=lock_dir
+        )
+
     def close(self) -> None:
         with self._mutex:
             self.lock.close()
@@ -141,13 +169,13 @@ class Store:
         """Let go of everything, so that the next operation starts from the file."""
         with self._mutex:
             self.close()
-            self.state, self.generation, self._identity = State(), 0, None
+            self._view = _NOTHING
 
     def after_fork_in_child(self) -> None:
         # Another thread may have been in the middle of anything. The lock file looks after itself.
         self._mutex = threading.RLock()
         self._close_data()
-        self.state, self.generation, self._identity = State(), 0, None
+        self._view = _NOTHING
 
     def _create_file(self) -> None:
         with translated(self.path, "create the session"):
@@ -182,6 +210,8 @@ class Store:
         """
         with self._mutex, self.lock.peeking() as peek, translated(self.path, "read the session"):
             for attempt in range(_LOOKS):
+                if self._create and not os.path.exists(self.path):
+                    return False
                 header = peek() if peek else None
                 torn = header is None and peek is not None and not peek.empty()
                 if not torn and (seen := self._look(header, peek)) is not None:
@@ -197,10 +227,16 @@ class Store:
         with self._data() as fd:
             status = os.fstat(fd)
             identity, size = Identity.of(status.st_dev, status.st_ino), status.st_size
-            generation, kept, committed = self._as_seen(header, identity, size)
-            if generation is None:
-                return None
-            state = self._base(generation, kept, max(committed, self.state.position), identity)
+            match header:
+                case None:
+                    generation, kept, committed = 0, 0, 0
+                case Header(intent=Replacing(identity=new, kept=kept)) if new == identity:
+                    generation, committed = header.generation + 1, size
+                case _:
+                    generation, kept, committed = header.generation, header.kept, header.committed
+                    if identity != header.identity or size < committed:
+                        return None
+            state = self._base(generation, identity, kept, size)
             for piece in files.read_lines(fd, state.position, committed):
                 state = state.fold(piece)
             if size > state.position and (header is None or header.intent is None):
@@ -211,32 +247,17 @@ class Store:
                 if peek is None or peek() == header:
                     for piece in pieces:
                         state = state.fold(piece)
-        self.state, self.generation, self._identity = state, generation, identity
+        self._view = _View(generation, identity, state)
         return header is not None and header.intent is None and state.position == size
 
-    def _as_seen(
-        self, header: Header | None, identity: Identity, size: int
-    ) -> tuple[int | None, int, int]:
-        """What a header says of the file that was found: generation, bytes kept, committed.
-
-        The generation is None if the header speaks of another file.
-        """
-        if header is None:
-            same = identity == self._identity and size >= self.state.position
-            return self.generation if same else self.generation + 1, 0, 0
-        match header.intent:
-            case Replacing(identity=new, kept=kept) if new == identity:
-                return header.generation + 1, kept, size
-        if identity != header.identity or size < header.committed:
-            return None, 0, 0
-        return header.generation, header.kept, header.committed
-
-    def _base(self, generation: int, kept: int, stop: int, identity: Identity) -> State:
+    def _base(self, generation: int, identity: Identity, kept: int, limit: int) -> State:
         """What of the state in memory still holds, to fold the rest into."""
-        if generation == self.generation and self.state.position <= stop:
-            return self.state
-        if generation == self.generation + 1 and kept and self.generation:
-            return self.state.truncated(kept)
+        view = self._view
+        if generation == view.generation:
+            holds = identity == view.identity and view.state.position <= limit
+            return view.state if holds else State()
+        if generation == view.generation + 1 and kept and view.generation:
+            return view.state.truncated(kept)
         return State()
 
     def _follow_path(self) -> None:
@@ -256,7 +277,11 @@ class Store:
             StorageError: The file can't be read or mended; nothing is lost.
         """
         with self._mutex, translated(self.path, "read the session"):
-            self._settle()
+            for _ in range(_LOOKS):
+                with suppress(_Overtaken):
+                    self._settle()
+                    return
+            raise StorageError(self.path, "settle between the writes of another program")
 
     def _settle(self) -> Header:
         header = self.lock.read()
@@ -272,7 +297,7 @@ class Store:
             if links > 1:
                 raise HardLinked(self.path, links)
         identity = Identity.of(status.st_dev, status.st_ino)
-        if identity != self._identity:
+        if identity != self._view.identity:
             self._close_data()
         if (
             header is None
@@ -287,13 +312,13 @@ class Store:
         return header
 
     def _catch_up(self, header: Header) -> None:
-        state = self._base(header.generation, header.kept, header.committed, header.identity)
+        """Fold in what is between the state in memory and what the header calls good."""
+        state = self._base(header.generation, header.identity, header.kept, header.committed)
         if state.position < header.committed:
             with self._data() as fd:
                 for piece in files.read_lines(fd, state.position, header.committed):
                     state = state.fold(piece)
-        self.state = state
-        self.generation, self._identity = header.generation, header.identity
+        self._view = _View(header.generation, header.identity, state)
 
     def _heal(self, header: Header | None, identity: Identity) -> Header:
         """Settle what the last one left, adopt what foreign programs wrote, publish that."""
@@ -360,14 +385,14 @@ class Store:
 
     def _close_last_line(self, fd: int) -> None:
         """End a line that a program without our lock left open, once it no longer grows."""
-        while True:
+        for _ in range(20):
             status = os.fstat(fd)
             if status.st_size == 0 or _platform.pread(fd, 1, status.st_size - 1) == b"\n":
                 return
             if abs(time.time() - status.st_mtime) > _GRACE:
-                files.write_all(fd, b"\n")
-                return
+                break
             time.sleep(_GRACE / 5)
+        files.write_all(fd, b"\n")
 
     def _publish(self, fd: int, header: Header, committed: int, mark: bytes = b"") -> Header:
         """Write down that the file is good up to here; the header as written.
@@ -461,7 +486,7 @@ class Store:
                 self._catch_up(header)
                 batch.shift(shift)
             else:
-                self.state = batch.state
+                self._view = _View(header.generation, header.identity, batch.state)
         results.update(batch.outcomes)
         return header
 
