@@ -68,6 +68,8 @@ class Edit:
     replaces: bool
     """Whether it takes a new file, or just an append of `lines`."""
     checkpoints: tuple[int, ...]
+    state: State
+    """What an append leads to; for a replacement, as much as is known without the bytes."""
 
     @property
     def kept(self) -> int:
@@ -128,13 +130,18 @@ def plan_edit(state: State, steps: Sequence[Step], *, path: str = "") -> Edit:
                 draft = State()
 
     if state.position == 0:
-        return Edit(b"", (), ((front,) if front else ()) + tuple(lines), False, tuple(checkpoints))
+        # Nothing is there to be replaced: the front is just the first line.
+        if front:
+            lines.insert(0, front)
+            draft = state.fold(b"".join(lines))
+        return Edit(b"", (), tuple(lines), False, tuple(checkpoints), draft)
     return Edit(
         front,
         tuple(_without(kept, hidden)),
         tuple(lines),
         bool(front) or kept < state.position,
         tuple(checkpoints),
+        draft,
     )
 
 

@@ -14,7 +14,7 @@ import threading
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, overload
 
 from .codec import (
@@ -171,9 +171,8 @@ class State:
         """The state behind `data`: whole lines that stand in the file at `position`."""
         if not data:
             return self
-        state = self._exclusive()
-        log, marks = state.log, state._marks
-        offset = state.position
+        log, marks = self._own_storage()
+        offset = self.position
         has_nul = b"\0" in data
         for line in data[:-1].split(b"\n"):
             if not has_nul and is_plain(line):
@@ -185,10 +184,7 @@ class State:
                 elif record is not None:
                     marks.append(Mark(offset, len(line), record, len(log.lines)))
             offset += len(line) + 1
-        new_marks = marks[self.mark_count :]
-        return replace(
-            state, position=offset, message_count=len(log.lines), mark_count=len(marks)
-        )._with(new_marks)
+        return self._extended(offset, log, marks)
 
     def truncated(self, position: int) -> State:
         """The state that this one's first `position` bytes fold to; a line must end there."""
@@ -196,23 +192,19 @@ class State:
             return self
         count = bisect_left(self.log.offsets, position, 0, self.message_count)
         marks = [mark for mark in self.marks if mark.offset < position]
-        return State(
-            position, count, len(marks), log=self.log.copy(count), _marks=marks
-        )._with(marks)
+        return State()._extended(position, self.log.copy(count), marks)
 
-    def _exclusive(self) -> State:
-        """This state with storage that nobody has appended to."""
+    def _own_storage(self) -> tuple[MessageLog, list[Mark]]:
+        """Storage that holds this state and nothing more, so that it may be appended to."""
         if len(self.log.lines) == self.message_count and len(self._marks) == self.mark_count:
-            return self
-        return replace(self, log=self.log.copy(self.message_count), _marks=self.marks)
+            return self.log, self._marks
+        return self.log.copy(self.message_count), self.marks
 
-    def _with(self, marks: Sequence[Mark]) -> State:
-        """Apply marks that are already stored to the figures derived from them."""
-        if not marks:
-            return self
+    def _extended(self, position: int, log: MessageLog, marks: list[Mark]) -> State:
+        """The state at `position`, all of whose messages and marks are in the given storage."""
         prompt, tokens = self.system_prompt, self.token_count
         at_usage, next_checkpoint = self.messages_at_usage, self.next_checkpoint
-        for mark in marks:
+        for mark in marks[self.mark_count :]:
             match mark.record:
                 case SystemPrompt(text):
                     prompt = text
@@ -220,12 +212,16 @@ class State:
                     tokens, at_usage = count, mark.messages_before
                 case Checkpoint(number):
                     next_checkpoint = max(next_checkpoint, number + 1)
-        return replace(
-            self,
-            system_prompt=prompt,
-            token_count=tokens,
-            messages_at_usage=at_usage,
-            next_checkpoint=next_checkpoint,
+        return State(
+            position,
+            len(log.lines),
+            len(marks),
+            prompt,
+            tokens,
+            at_usage,
+            next_checkpoint,
+            log,
+            marks,
         )
 
     # ---- questions --------------------------------------------------------------------------

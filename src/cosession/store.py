@@ -379,7 +379,7 @@ class Store:
         """
         size = os.fstat(fd).st_size
         ranges = ((0, splice.start), (splice.stop, size))
-        new, rotated = self._exchange(fd, header, Edit(b"", ranges, (), True, ()), announce="")
+        new, rotated = self._exchange(fd, header, Edit(b"", ranges, (), True, (), self.state), announce="")
         self._repaired(splice.start, splice.stop - splice.start, rotated)
         return new
 
@@ -641,7 +641,7 @@ class _Batch:
         return plan_edit(self.state, request.steps, path=path)
 
     def add(self, number: int, name: str, edit: Edit) -> None:
-        self.state = self.state.fold(b"".join(edit.lines))
+        self.state = edit.state
         self.lines += edit.lines
         self.name = self.name or name
         revision = Revision(self._generation, self.state.position)
