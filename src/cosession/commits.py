@@ -26,6 +26,11 @@ from .store import Request, Result, Store
 _TIME_TO_WAKE = 0.02
 """Seconds."""
 
+_QUICK, _CAUTION = 0.005, 1.0
+"""Seconds: a commit on an event loop's thread that took longer than the first (a network folder, a
+disk that is busy writing back) sends everything to the commit thread for the second.
+"""
+
 
 class Operation:
     """One request on its way through the queue."""
@@ -71,6 +76,8 @@ class CommitQueue:
         self._asleep = False
         """Whether the thread's pass is waiting for another process."""
         self._closed = False
+        self._slow_until = 0.0
+        """When the last slow commit on an event loop's thread is forgotten."""
         _fork.watch(self)
 
     def add(self, request: Request, *, once: bool = False) -> Operation:
@@ -128,6 +135,27 @@ class CommitQueue:
         finally:
             self._passing.release()
 
+    def try_quick_pass(self) -> bool:
+        """`try_pass`, if it takes no longer than a few short system calls: for an event loop."""
+        if time.monotonic() < self._slow_until or not self._passing.acquire(blocking=False):
+            return False
+        try:
+            began = time.monotonic()
+            done = self._pass_quickly()
+            if time.monotonic() - began > _QUICK:
+                self._slow_until = began + _CAUTION
+            return done
+        finally:
+            self._passing.release()
+
+    def _pass_quickly(self) -> bool:
+        try:
+            if not self.store.lock.try_acquire():
+                return False
+        except (CosessionError, OSError):
+            return False  # a thread will find out again, and say so
+        return self._commit(quickly=True)
+
     def try_settle(self) -> bool:
         """Heal and fold in everything, if neither another thread nor process is at it."""
         if not self._passing.acquire(blocking=False):
@@ -176,16 +204,23 @@ class CommitQueue:
         self._commit()
         return True
 
-    def _commit(self) -> None:
-        """Take what waits and commit it. The lock is held, and is released at the end."""
+    def _commit(self, *, quickly: bool = False) -> bool:
+        """Take what waits and commit it. The lock is held, and is released at the end.
+
+        False if it could not be done quickly; then it waits again.
+        """
         taken: list[Operation] = []
+        results: list[Result] | None = []
         try:
             with self._guard:
                 taken.extend(self._waiting)
                 self._waiting.clear()
-            results: list[Result] = []
             if taken:
-                results = self.store.commit([operation.request for operation in taken])
+                commit = self.store.commit_quickly if quickly else self.store.commit
+                results = commit([operation.request for operation in taken])
+            if results is None:
+                with self._guard:
+                    self._waiting.extendleft(reversed(taken))
             self.store.lock.release()
         except BaseException as error:
             # Ctrl-C, or a defect of ours: the store has dropped what it can't be sure of.
@@ -193,7 +228,9 @@ class CommitQueue:
             reason = CosessionError(f"{self.store.path}: interrupted: {error!r}")
             self._settle(taken, [reason] * len(taken))
             raise
-        self._settle(taken, results)
+        if results is not None:
+            self._settle(taken, results)
+        return results is not None
 
     def _settle(self, operations: list[Operation], results: list[Result]) -> None:
         callbacks = []

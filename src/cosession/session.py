@@ -269,6 +269,9 @@ class Session(SessionBase[T], Generic[T]):
 
     async def _lead(self, queue: CommitQueue, operation: Operation) -> None:
         """Have a pass run, and stay until the operation is settled, or withdrawn."""
+        await asyncio.sleep(0)  # the others that are ready queue up, and go out with this one
+        if operation.settled or (queue.try_quick_pass() and operation.settled):
+            return
         settlement = self._settlement(queue, operation)
         queue.start_pass()
         try:
