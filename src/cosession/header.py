@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from zlib import crc32
 
 from .records import Holder
@@ -27,7 +27,7 @@ HEADER_SIZE = CARD_AT - HEADER_AT
 _CARD_SIZE = SPANS_AT - CARD_AT
 
 _MAGIC = b"cosessn1"
-_LAYOUT = struct.Struct("<8s QQQQQQ II 16s BxxxQ II QQ")
+_LAYOUT = struct.Struct("<8s QQQQQQ II 16s BxxxQ II QQ Q")
 _SPAN = struct.Struct("<II")
 _CRC = struct.Struct("<I")
 _NO_INTENT, _APPENDING, _REPLACING = 0, 1, 2
@@ -99,14 +99,15 @@ class Header:
     """Their checksum: unequal means that the file was rewritten by a program without our lock."""
     boot: bytes = bytes(16)
     intent: Appending | Replacing | None = None
-
-    def settled(self) -> Header:
-        """The same without its intent."""
-        return replace(self, intent=None)
+    serial: int = 0
+    """Counts the writes of the header: an equal header means that nothing happened in between."""
 
 
-def pack(header: Header) -> bytes:
-    """The header's bytes, `HEADER_SIZE` of them, to be written at `HEADER_AT`."""
+def pack(header: Header, serial: int | None = None) -> bytes:
+    """The header's bytes, `HEADER_SIZE` of them, to be written at `HEADER_AT`.
+
+    With `serial`, that one takes the place of the header's own.
+    """
     kind, start, count, spans_crc, other = _NO_INTENT, 0, 0, 0, Identity(0, 0)
     match header.intent:
         case Appending():
@@ -131,6 +132,7 @@ def pack(header: Header) -> bytes:
         spans_crc,
         other.device,
         other.inode,
+        header.serial if serial is None else serial,
     )
     return (body + _CRC.pack(crc32(body))).ljust(HEADER_SIZE, b"\0")
 
@@ -172,6 +174,7 @@ def unpack(head: bytes, table: bytes = b"") -> Header | None:
         spans_crc,
         other_device,
         other_inode,
+        serial,
     ) = _LAYOUT.unpack_from(head)
     intent: Appending | Replacing | None = None
     if kind == _APPENDING:
@@ -191,6 +194,7 @@ def unpack(head: bytes, table: bytes = b"") -> Header | None:
         mark,
         boot,
         intent,
+        serial,
     )
 
 

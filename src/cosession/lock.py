@@ -54,6 +54,7 @@ class LockFile:
         self._fd = -1
         self._node: tuple[int, int] | None = None
         self._card_tails: dict[str, bytes] = {}
+        self._serial = 0
         _fork.watch(self)
 
     # ---- the lock ---------------------------------------------------------------------------
@@ -190,18 +191,22 @@ class LockFile:
 
     def read(self) -> Header | None:
         """The header, under the lock; `None` if there is none that can be used."""
-        return _read_header(self._fd)
+        header = _read_header(self._fd)
+        self._serial = header.serial if header else 0
+        return header
 
     def announce(self, header: Header, operation: str, *, durable: bool) -> None:
         """Write a header with an intent, and who has it: one write, synced if `durable`."""
         table = pack_spans(header.intent) if isinstance(header.intent, Appending) else b""
-        self._write(pack(header) + self._card(operation) + table)
+        self._serial += 1
+        self._write(pack(header, self._serial) + self._card(operation) + table)
         if durable:
             _platform.sync_data(self._fd)
 
     def publish(self, header: Header) -> None:
         """Write a header without an intent."""
-        self._write(pack(header))
+        self._serial += 1
+        self._write(pack(header, self._serial))
 
     def _write(self, data: bytes) -> None:
         done = 0

@@ -39,6 +39,8 @@ def plan_repair(intent: Appending, tail: bytes) -> RepairPlan:
     """Decide about `tail`, the data file's bytes from `intent.start` to its end."""
     if not tail:
         return Adopt()
+    if _has_gap(intent, tail):
+        return Cut() if len(tail) <= intent.length else Splice(0, intent.length)
     start, matched, stop = _locate(intent, tail)
     if matched == len(intent.spans):
         return Adopt()
@@ -47,6 +49,21 @@ def plan_repair(intent: Appending, tail: bytes) -> RepairPlan:
     if ours_to_the_end:
         return Cut()
     return Splice(start, stop) if matched else Adopt()
+
+
+def _has_gap(intent: Appending, tail: bytes) -> bool:
+    """Whether a record of ours stands in its place behind one that doesn't.
+
+    A power cut does that: the file is as long as it was to be, and some of it never got there.
+    """
+    at, missing = 0, False
+    for span in intent.spans:
+        if crc32(tail[at : at + span.length]) != span.checksum:
+            missing = True
+        elif missing:
+            return True
+        at += span.length
+    return False
 
 
 def _locate(intent: Appending, tail: bytes) -> tuple[int, int, int]:

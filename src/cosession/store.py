@@ -41,7 +41,7 @@ from .files import translated
 from .header import Appending, Header, Identity, Replacing, Span
 from .lock import LockFile, Peek
 from .records import Outcome, Repair, Revision
-from .repair import Cut, Splice, plan_repair
+from .repair import Cut, RepairPlan, Splice, plan_repair
 from .state import State
 
 log = logging.getLogger("cosession")
@@ -162,6 +162,8 @@ class Store:
             try:
                 with translated(self.path, "look for leftovers"):
                     files.remove_leftovers(self.path)
+                    if self.durable:  # announcements are no use if the lock file itself is lost
+                        _platform.sync_folder(os.path.dirname(self.lock.path))
                 self.settle()
             finally:
                 self.lock.release()
@@ -399,7 +401,8 @@ class Store:
         """
         size = os.fstat(fd).st_size
         ranges = ((0, splice.start), (splice.stop, size))
-        new, rotated = self._exchange(fd, header, Edit(b"", ranges, (), True, (), self.state), announce="")
+        edit = Edit(b"", ranges, (), True, (), self.state)
+        new, rotated = self._exchange(fd, header, edit, announce="")
         self._repaired(splice.start, splice.stop - splice.start, rotated)
         return new
 
@@ -557,14 +560,22 @@ class Store:
     def _undo_append(self, fd: int, header: Header, intent: Appending, data: bytes) -> None:
         """Take back what a failed write left, and nothing that anybody else wrote meanwhile."""
         try:
+            now = self.lock.read()
+            if now and now.intent is None and now.committed > intent.start:
+                return  # an interrupt came right behind the publishing: it has happened
             tail = files.read_all(fd, intent.start, os.fstat(fd).st_size)
-            at = 0 if data.startswith(tail) else tail.find(data)
-            if at >= 0 and at + len(data) >= len(tail):
-                os.ftruncate(fd, intent.start + at)
-            elif at >= 0:
-                start = intent.start + at
-                self._splice(fd, header, Splice(start, start + len(data)))
-                return
+            at = tail.find(data)
+            splice: RepairPlan = Splice(at, at + len(data))
+            if data.startswith(tail) or at + len(data) == len(tail) > at >= 0:
+                if tail:
+                    os.ftruncate(fd, intent.start + max(at, 0))
+            else:
+                if at < 0:
+                    splice = plan_repair(intent, tail)
+                if isinstance(splice, Splice):
+                    start = intent.start
+                    self._splice(fd, header, Splice(start + splice.start, start + splice.stop))
+                    return
             self.lock.publish(header)
         except (OSError, CosessionError, _Overtaken) as error:
             # The announcement stays: whoever takes the lock next finishes this.
