@@ -137,6 +137,8 @@ class CommitQueue:
 
     def try_quick_pass(self) -> bool:
         """`try_pass`, if it takes no longer than a few short system calls: for an event loop."""
+        if not _platform.KEEPS_FILES_OPEN:
+            return False  # opening a file may have to wait for whoever has it open
         if time.monotonic() < self._slow_until or not self._passing.acquire(blocking=False):
             return False
         try:

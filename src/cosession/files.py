@@ -48,7 +48,7 @@ def translated(path: str, doing: str) -> Iterator[None]:
 
 def resolve(path: str | os.PathLike[str]) -> str:
     """The one name of a session: absolute, links followed, so that it has one lock."""
-    return os.path.realpath(os.path.abspath(os.fspath(path)))
+    return _platform.resolve(os.fspath(path))
 
 
 def lock_path(path: str, lock_dir: str | os.PathLike[str] | None) -> str:
@@ -64,7 +64,8 @@ def lock_path(path: str, lock_dir: str | os.PathLike[str] | None) -> str:
     with translated(folder, "make the lock folder"):
         os.makedirs(folder, mode=0o700, exist_ok=True)
     key = blake2b(os.path.normcase(path).encode("utf-8", "surrogateescape"), digest_size=8)
-    return os.path.join(folder, f"{os.path.basename(path)}-{key.hexdigest()}.lock")
+    name = f"{os.path.basename(path)}-{key.hexdigest()}.lock"
+    return _platform.spelled(os.path.join(folder, name))
 
 
 def require_plain_file(path: str) -> os.stat_result | None:
@@ -153,8 +154,8 @@ def create(path: str) -> None:
 # ---- temporary files ------------------------------------------------------------------------
 
 
-def open_temporary(path: str, like: os.stat_result) -> tuple[str, int]:
-    """A new file beside `path`, with the owner and mode of `like`, open for appending."""
+def open_temporary(path: str, like: os.stat_result | None) -> tuple[str, int]:
+    """A new private file beside `path`, with the owner and mode of `like`, open for appending."""
     folder, name = os.path.split(path)
     while True:
         temporary = os.path.join(folder, f".{name}.{os.urandom(6).hex()}.tmp")
@@ -165,7 +166,8 @@ def open_temporary(path: str, like: os.stat_result) -> tuple[str, int]:
         except FileExistsError:
             continue
         try:
-            _platform.copy_owner(fd, like)
+            if like is not None:
+                _platform.copy_owner(fd, like)
         except BaseException:
             os.close(fd)
             os.unlink(temporary)
@@ -258,9 +260,20 @@ def drop_second_name(path: str, status: os.stat_result) -> int:
             break
         with suppress(FileNotFoundError):
             if os.path.samestat(os.stat(rotated, follow_symlinks=False), status):
-                os.unlink(rotated)
+                with suppress_blocked():
+                    os.unlink(rotated)
                 links -= 1
     return links
+
+
+@contextmanager
+def suppress_blocked() -> Iterator[None]:
+    """Leave a file of ours where it is while somebody has it open (on Windows)."""
+    try:
+        yield
+    except OSError as error:
+        if not _platform.blocked(error):
+            raise
 
 
 def put_aside(path: str, data: bytes, like: os.stat_result) -> str:

@@ -69,12 +69,13 @@ class LockFile:
         if self._fd >= 0:
             return
         try:
-            fd = _platform.open_file(self.path, os.O_RDWR)
+            fd = _platform.open_file(self.path, os.O_RDWR, permanent=True)
         except FileNotFoundError:
             try:
-                fd = _platform.open_file(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+                fd = _platform.open_file(self.path, flags, permanent=True)
             except FileExistsError:
-                fd = _platform.open_file(self.path, os.O_RDWR)
+                fd = _platform.open_file(self.path, os.O_RDWR, permanent=True)
             else:
                 with suppress(FileNotFoundError):
                     _platform.copy_owner(fd, os.stat(self._beside))
@@ -85,6 +86,7 @@ class LockFile:
         while True:
             self.open()
             if not _platform.try_lock(self._fd):
+                self._let_go()
                 return False
             if self.is_current():
                 self.held = True
@@ -122,10 +124,19 @@ class LockFile:
         if self.held:
             self.held = False
             _platform.unlock(self._fd)
+            self._let_go()
 
     def close(self) -> None:
         """Unlock and close."""
         self.release()
+        self._close()
+
+    def _let_go(self) -> None:
+        """Keep no file open between operations where that is in others' way."""
+        if not _platform.KEEPS_FILES_OPEN:
+            self._close()
+
+    def _close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -158,7 +169,7 @@ class LockFile:
         Windows a lock is taken at the descriptor's position, which a read would move.
         """
         try:
-            fd = _platform.open_file(self.path, os.O_RDONLY)
+            fd = _platform.open_file(self.path, os.O_RDONLY, permanent=True)
         except OSError:
             yield None
             return

@@ -282,6 +282,23 @@ class Store:
         if not os.path.samestat(os.fstat(self._fd), os.stat(self.path)):
             self._close_data()
 
+    def open_snapshot(self) -> tuple[int, int]:
+        """The session as it is now: an open descriptor, for the caller to close, and its length.
+
+        The bytes up to there stay as they are, whatever happens to the session. On Windows nobody
+        can replace the file before the descriptor is closed.
+        """
+        for _ in range(_LOOKS):
+            self.look()
+            view = self._view
+            with translated(self.path, "read the session"):
+                fd = _platform.open_file(self.path, os.O_RDONLY)
+            status = os.fstat(fd)
+            if Identity.of(status.st_dev, status.st_ino) == view.identity:
+                return fd, view.state.position
+            os.close(fd)
+        raise StorageError(self.path, "read the session while it is replaced again and again")
+
     # ---- settling, under the lock -----------------------------------------------------------
 
     def settle(self) -> None:
@@ -382,7 +399,7 @@ class Store:
         match plan_repair(intent, tail):
             case Cut():
                 where = files.put_aside(self.path, tail, os.fstat(fd))
-                os.ftruncate(fd, intent.start)
+                _platform.truncate(fd, self.path, intent.start)
                 self._repaired(intent.start, len(tail), where)
             case Splice(start, stop):
                 return Splice(intent.start + start, intent.start + stop)
@@ -568,7 +585,7 @@ class Store:
             splice: RepairPlan = Splice(at, at + len(data))
             if data.startswith(tail) or at + len(data) == len(tail) > at >= 0:
                 if tail:
-                    os.ftruncate(fd, intent.start + max(at, 0))
+                    _platform.truncate(fd, self.path, intent.start + max(at, 0))
             else:
                 if at < 0:
                     splice = plan_repair(intent, tail)
@@ -617,6 +634,7 @@ class Store:
             self._fill(fd, new, edit)
             status = os.fstat(new)
             identity = Identity.of(status.st_dev, status.st_ino)
+            _platform.require_replaceable(self.path)
             if announce:
                 intent = Replacing(identity, edit.kept)
                 self.lock.announce(replace(header, intent=intent), announce, durable=False)
@@ -630,6 +648,11 @@ class Store:
             self._close_data()
             _platform.replace_file(temporary, self.path)
         except BaseException:
+            if not _platform.KEEPS_FILES_OPEN:  # and removes none that are open
+                self._close_data()
+                if new >= 0:
+                    os.close(new)
+                    new = -1
             self._undo_exchange(temporary, rotated, header if announce else None)
             raise
         finally:
@@ -667,7 +690,8 @@ class Store:
         try:
             os.unlink(temporary)
             if rotated is not None:
-                os.unlink(rotated)
+                with files.suppress_blocked():
+                    os.unlink(rotated)
             if header is not None:
                 self.lock.publish(header)
         except OSError as error:

@@ -29,8 +29,19 @@ OPEN_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _WOULD_BLOCK = (errno.EAGAIN, errno.EACCES)
 
 
-def open_file(path: str, flags: int, mode: int = 0o600) -> int:
-    return os.open(path, flags | OPEN_FLAGS, mode)
+def resolve(path: str) -> str:
+    """One absolute name per file: links followed."""
+    return os.path.realpath(os.path.abspath(path))
+
+
+def spelled(path: str) -> str:
+    """The path as the system takes it."""
+    return path
+
+
+def open_file(path: str, flags: int, *, permanent: bool = False) -> int:
+    """Open a file, private if it is made. `permanent` is for Windows."""
+    return os.open(path, flags | OPEN_FLAGS, 0o600)
 
 
 def try_lock(fd: int) -> bool:
@@ -58,6 +69,14 @@ def pread(fd: int, length: int, offset: int) -> bytes:
 
 def pwrite(fd: int, data: bytes, offset: int) -> int:
     return os.pwrite(fd, data, offset)
+
+
+def truncate(fd: int, path: str, length: int) -> None:
+    os.ftruncate(fd, length)
+
+
+def require_replaceable(path: str) -> None:
+    """It always is, as far as open files go."""
 
 
 def replace_file(source: str, target: str) -> None:
