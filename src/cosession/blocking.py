@@ -178,6 +178,12 @@ class BlockingSession(SessionBase[T], Generic[T]):
             queue.try_settle()
         return self.revision
 
+    def export(self, target: str | os.PathLike[str]) -> Path:
+        """Copy the session, with what others wrote, into a new private file. Waits for nobody."""
+        from . import transfer
+
+        return Path(transfer.export_blocking(self._store, target))
+
     # ---- the way through the queue ----------------------------------------------------------
 
     def _open_queue(self) -> CommitQueue:

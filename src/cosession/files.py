@@ -15,6 +15,7 @@ from typing import IO, cast
 
 from . import _platform
 from .errors import (
+    CosessionError,
     FileBusy,
     NotASession,
     NotWritable,
@@ -32,6 +33,8 @@ def translated(path: str, doing: str) -> Iterator[None]:
     """Turn the system's errors into ours; the one place that does."""
     try:
         yield
+    except CosessionError:
+        raise  # among them LockTimeout, which is a TimeoutError and thus an OSError
     except FileNotFoundError as error:
         raise SessionMissing(path, f"{doing}: the file or its folder is gone") from error
     except OSError as error:

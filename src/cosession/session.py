@@ -236,6 +236,20 @@ class Session(SessionBase[T], Generic[T]):
         """Decode every message on a thread, so that `history` costs the event loop nothing."""
         await asyncio.to_thread(lambda: self.history)
 
+    async def export(self, target: str | os.PathLike[str]) -> Path:
+        """Copy the session, with what others wrote, into a new private file. Waits for nobody.
+
+        Returns:
+            The new file's path, absolute.
+
+        Raises:
+            StorageError: There is a file at the target, or the system refuses. Nothing of an
+                unfinished copy stays.
+        """
+        from . import transfer
+
+        return Path(await transfer.export(self._store, target))
+
     # ---- the way through the queue ----------------------------------------------------------
 
     def _open_queue(self) -> CommitQueue:
