@@ -88,8 +88,10 @@ def plan_edit(state: State, steps: Sequence[Step], *, path: str = "") -> Edit:
     # `draft` is the old file and the new lines behind it, as if the front never changed: offsets
     # in it are offsets in the old file up to `kept`, and in the new lines from there on.
     draft, kept = state, state.position
-    front, hidden = b"", list[Range]()
-    lines, checkpoints = list[bytes](), list[int]()
+    front = b""
+    hidden: list[Range] = []
+    lines: list[bytes] = []
+    checkpoints: list[int] = []
 
     def cut(position: int) -> None:
         nonlocal draft, kept
@@ -147,7 +149,8 @@ def plan_edit(state: State, steps: Sequence[Step], *, path: str = "") -> Edit:
 
 def _without(stop: int, hidden: Sequence[Range]) -> list[Range]:
     """The ranges of `[0, stop)` that none of the hidden ones covers."""
-    ranges, at = list[Range](), 0
+    ranges: list[Range] = []
+    at = 0
     for start, end in hidden:
         if start >= stop:
             break

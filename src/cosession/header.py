@@ -102,6 +102,21 @@ class Header:
     serial: int = 0
     """Counts the writes of the header: an equal header means that nothing happened in between."""
 
+    def announcing(self, intent: Appending | Replacing) -> Header:
+        """The same with an intent."""
+        return Header(
+            self.generation,
+            self.identity,
+            self.committed,
+            self.kept,
+            self.modified,
+            self.mark_length,
+            self.mark,
+            self.boot,
+            intent,
+            self.serial,
+        )
+
 
 def pack(header: Header, serial: int | None = None) -> bytes:
     """The header's bytes, `HEADER_SIZE` of them, to be written at `HEADER_AT`.

@@ -541,7 +541,7 @@ class Store:
                     # One record that is torn by a power cut is no record. Of several, some could
                     # survive: their announcement must be on the disk before them.
                     durable = self.durable and len(batch.lines) > 1
-                    self.lock.announce(replace(header, intent=intent), batch.name, durable=durable)
+                    self.lock.announce(header.announcing(intent), batch.name, durable=durable)
                     files.write_all(fd, data)
                     shift = self._place(fd, start, data)
                     if self.durable:
@@ -637,7 +637,7 @@ class Store:
             _platform.require_replaceable(self.path)
             if announce:
                 intent = Replacing(identity, edit.kept)
-                self.lock.announce(replace(header, intent=intent), announce, durable=False)
+                self.lock.announce(header.announcing(intent), announce, durable=False)
             rotated = files.keep_old(self.path, fd, old)
             if self.durable:
                 _platform.sync_folder(os.path.dirname(self.path))
