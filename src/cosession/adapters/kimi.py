@@ -1,0 +1,356 @@
+"""A stand-in for kimi-cli's `Context`: the same calls, on a session file that processes share.
+
+    from cosession.adapters.kimi import install
+    install()                     # from here on kimi-cli makes our contexts
+
+1. Making a context touches nothing. The first call that is awaited opens the file, and makes it
+   if it is missing; `restore` makes nothing.
+2. Each call is one operation of a `Session`: it happens whole or not at all, with what other
+   processes wrote folded in before. The properties show the file as of the last call.
+3. kimi-cli never closes a context, and needn't: the file is let go of when the context is
+   garbage, and nothing of ours keeps the interpreter from exiting.
+4. A `Session` belongs to one event loop. Awaited in another one, a context opens the file anew.
+5. Errors are those that kimi-cli's own class raises, with ours as their `__cause__`.
+
+`docs/kimi.md` lists where it differs from kimi-cli's own class, and why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..codec import Broken
+from ..errors import (
+    Conflict,
+    InvalidMessage,
+    NotASession,
+    NotWritable,
+    SessionMissing,
+    StorageError,
+    UnknownCheckpoint,
+)
+from ..messages import MessageCodec
+from ..session import Session
+
+try:
+    import kimi_cli
+    from kosong.message import Message
+except ImportError as error:
+    raise ImportError(
+        "cosession.adapters.kimi stands in for a class of kimi-cli, which is not installed here. "
+        "Install it beside cosession: uv pip install kimi-cli==1.49.0 (Python 3.12 or newer)"
+    ) from error
+
+if TYPE_CHECKING:
+    from ..commits import CommitQueue
+
+__all__ = ["Context", "install"]
+
+
+class Context:
+    """The context of one agent, kept in a session file that other processes may be using too.
+
+    **Other processes.** What they wrote shows in the properties after the next call.
+
+    **Cancellation.** A cancelled call has either happened, in the file and here, or not at all.
+    """
+
+    def __init__(self, file_backend: Path):
+        self._file_backend = file_backend
+        self._handle: _Handle | None = None
+        self._session: Session[Message] | None = None
+        """The one that the properties show: the last one used."""
+        self._in_use = False
+        """Whether the history came in by a call of ours: kimi-cli then refuses to restore."""
+
+    # ---- the state --------------------------------------------------------------------------
+
+    @property
+    def history(self) -> Sequence[Message]:
+        """The messages as of the last call; later ones don't appear in it."""
+        return self._session.history if self._session else ()
+
+    @property
+    def token_count(self) -> int:
+        return self._session.token_count if self._session else 0
+
+    @property
+    def token_count_with_pending(self) -> int:
+        """The last count, and an estimate for the messages that it doesn't cover."""
+        if self._session is None:
+            return 0
+        from kimi_cli.soul.compaction import estimate_text_tokens
+
+        pending: int = estimate_text_tokens(self._session.history_after_usage)
+        return self._session.token_count + pending
+
+    @property
+    def n_checkpoints(self) -> int:
+        """The number of the next checkpoint, unless another process is faster."""
+        return self._session.next_checkpoint if self._session else 0
+
+    @property
+    def system_prompt(self) -> str | None:
+        return self._session.system_prompt if self._session else None
+
+    @property
+    def file_backend(self) -> Path:
+        return self._file_backend
+
+    # ---- the calls --------------------------------------------------------------------------
+
+    async def restore(self) -> bool:
+        """Read the file; whether there was anything in it.
+
+        Raises:
+            RuntimeError: The history has been restored or added to already.
+        """
+        if self._in_use and self.history:
+            raise RuntimeError("The context storage is already modified")
+        with _errors_as_kimi_raises_them(self._file_backend):
+            if not await asyncio.to_thread(_has_content, self._file_backend):
+                return False
+            session = await self._open_to_read()
+            await session.refresh()
+            self._report_damage(session)
+        self._in_use = True
+        return session.revision.position > 0
+
+    async def write_system_prompt(self, prompt: str) -> None:
+        """Make this the system prompt, as the first record of the file."""
+        with _errors_as_kimi_raises_them(self._file_backend):
+            session = await self._open()
+            # Terminals that start together all bring the same prompt: the first one writes it.
+            for _ in range(3):
+                await session.refresh()
+                if session.system_prompt == prompt:
+                    return
+                with suppress(Conflict):
+                    await session.set_system_prompt(prompt, expect=session.revision)
+                    return
+            await session.set_system_prompt(prompt)
+
+    async def checkpoint(self, add_user_message: bool) -> None:
+        """Set a checkpoint, with a message that names it if asked for: both or neither."""
+        then = _announcement() if add_user_message else None
+        with _errors_as_kimi_raises_them(self._file_backend):
+            await (await self._open()).checkpoint(then=then)
+        self._in_use |= add_user_message
+
+    async def revert_to(self, checkpoint_id: int) -> None:
+        """Drop the checkpoint and everything behind it. The old file is kept beside the new one.
+
+        Raises:
+            ValueError: The file has no such checkpoint (any more). Nothing was changed.
+            RuntimeError: The folder is gone.
+        """
+        unknown = f"Checkpoint {checkpoint_id} does not exist"
+        if self._session is None and not self._file_backend.exists():
+            raise ValueError(unknown)
+        with _errors_as_kimi_raises_them(self._file_backend):
+            try:
+                await (await self._open()).revert_to(checkpoint_id)
+            except UnknownCheckpoint as error:
+                raise ValueError(unknown) from error
+            except SessionMissing as error:
+                raise RuntimeError("No available rotation path found") from error
+        self._in_use = True
+
+    async def clear(self) -> None:
+        """Drop everything. The old file is kept beside the new one, unless it was empty.
+
+        Raises:
+            RuntimeError: The folder is gone.
+        """
+        with _errors_as_kimi_raises_them(self._file_backend):
+            try:
+                await (await self._open()).clear()
+            except SessionMissing as error:
+                raise RuntimeError("No available rotation path found") from error
+
+    async def append_message(self, message: Message | Sequence[Message]) -> None:
+        """Append one message or several: all or none, and nothing in between."""
+        messages = [message] if isinstance(message, Message) else list(message)
+        with _errors_as_kimi_raises_them(self._file_backend):
+            await (await self._open()).append(messages)
+        self._in_use |= bool(messages)
+
+    async def update_token_count(self, token_count: int) -> None:
+        """Record how many tokens the history takes."""
+        with _errors_as_kimi_raises_them(self._file_backend):
+            await (await self._open()).record_usage(token_count)
+
+    # ---- the session behind it --------------------------------------------------------------
+
+    async def _open(self) -> Session[Message]:
+        """The session for the running event loop, open."""
+        loop = asyncio.get_running_loop()
+        handle = self._handle
+        if handle is None or handle.loop is not loop:
+            handle = self._handle = _Handle(loop, self._file_backend)
+        self._session = await handle.opened()
+        return self._session
+
+    async def _open_to_read(self) -> Session[Message]:
+        """The same, but without the lock where its file can't be made (somebody else's session)."""
+        try:
+            return await self._open()
+        except NotWritable:
+            reader = _Handle(asyncio.get_running_loop(), self._file_backend, read_only=True)
+            self._session = await reader.opened()
+            return self._session
+
+    def _report_damage(self, session: Session[Message]) -> None:
+        for damage in session.damage:
+            kimi_cli.logger.warning(
+                "Skipping damaged context line in {file}: {damage}",
+                file=self._file_backend,
+                damage=damage,
+            )
+
+
+class _Handle:
+    """A session for one event loop, which is opened once and closes itself as garbage."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, path: Path, *, read_only: bool = False
+    ) -> None:
+        self.loop = loop
+        self._session: Session[Message] = Session(path, message_type=Message, read_only=read_only)
+        self._session._codec_ = _Codec()
+        self._opening = asyncio.Lock()
+        self._is_open = False
+
+    async def opened(self) -> Session[Message]:
+        if not self._is_open:
+            async with self._opening:
+                if not self._is_open:
+                    await self._open()
+        return self._session
+
+    async def _open(self) -> None:
+        session = self._session
+        try:
+            await session.open()
+        except BaseException:
+            session._store.close()
+            raise
+        self._is_open = True
+        finalizer = weakref.finalize(session, _close_soon, session._queue)
+        finalizer.atexit = False
+        await session.load()
+
+
+def _close_soon(queue: CommitQueue) -> None:
+    """Let go of the file. A finalizer may run in the middle of anything, so on another thread."""
+    with suppress(RuntimeError):  # the interpreter is exiting: so is everything else
+        threading.Thread(target=queue.close, name="cosession-close", daemon=True).start()
+
+
+class _Codec(MessageCodec[Any]):
+    """kosong's messages, as kimi-cli writes and reads them."""
+
+    def __init__(self, *, with_nulls: bool = False) -> None:
+        super().__init__(Message)
+        if with_nulls:
+            self._exclude = {"exclude_none": False}
+
+    def encode(self, message: object, index: int | None = None) -> bytes:
+        try:
+            return super().encode(message, index)
+        except InvalidMessage:
+            # kimi-cli leaves `null` out, even from a tool call without arguments, which nobody,
+            # kimi-cli included, can read then. With its nulls everybody can.
+            if not self._exclude["exclude_none"]:
+                raise
+            return _Codec(with_nulls=True).encode(message, index)
+
+    def _decode_line(self, line: bytes) -> Any:
+        message = self._decoded(line)
+        if isinstance(message, Broken):
+            # kimi-cli reads bytes that aren't UTF-8 as replacement characters. A message that is
+            # a little off is better than a tool call without its result.
+            replaced = line.decode(errors="replace").encode()
+            if replaced != line:
+                return self._decoded(replaced)
+        return message
+
+    def _decoded(self, line: bytes) -> Any:
+        try:
+            return super()._decode_line(line)
+        except Exception as error:
+            # kosong's own code: KeyError for a part it doesn't know, TypeError without content.
+            return Broken(f"not a valid message: {type(error).__name__}: {error}")
+
+
+@contextmanager
+def _errors_as_kimi_raises_them(path: Path) -> Iterator[None]:
+    """Raise what the system said, as a plain `OSError`."""
+    try:
+        yield
+    except SessionMissing as error:
+        raise FileNotFoundError(errno.ENOENT, str(error), str(path)) from error
+    except NotASession as error:
+        number = errno.EISDIR if path.is_dir() else errno.EINVAL
+        raise OSError(number, str(error), str(path)) from error
+    except StorageError as error:
+        raise OSError(error.errno or errno.EIO, str(error), str(path)) from error
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return os.stat(path).st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _announcement() -> Callable[[int], Message]:
+    from kimi_cli.soul.message import system
+
+    return lambda number: Message(role="user", content=[system(f"CHECKPOINT {number}")])
+
+
+def install() -> None:
+    """Put `Context` in the place of kimi-cli's own, wherever kimi-cli has imported it or will.
+
+    Only in this process: kimi-cli's that are started by it, or beside it, use their own.
+
+    Raises:
+        ImportError: This kimi-cli's class has grown something that ours doesn't have.
+    """
+    import kimi_cli.soul.context
+
+    theirs = kimi_cli.soul.context.Context
+    if theirs is Context:
+        return
+    unknown = sorted(
+        name for name in vars(theirs) if not name.startswith("_") and not hasattr(Context, name)
+    )
+    if unknown:
+        raise ImportError(
+            f"this kimi-cli's Context has {', '.join(unknown)}, which cosession doesn't know yet: "
+            "use kimi-cli 1.49.0, or its own Context"
+        )
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "kimi_cli" and vars(module).get("Context") is theirs:
+            vars(module)["Context"] = Context
+
+
+if __name__ == "__main__":
+    # `python -m cosession.adapters.kimi …` is the command `kimi …`. Run so, this module is called
+    # `__main__`; what is installed must be the class that everybody else can import.
+    from kimi_cli.__main__ import main
+
+    from cosession.adapters.kimi import install as install_once
+
+    install_once()
+    sys.exit(main())
