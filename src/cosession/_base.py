@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from .codec import encode_system_prompt, encode_usage
 from .commits import CommitQueue
 from .edits import Add, AddCheckpoint, Clear, RevertTo, SetSystemPrompt, Step
-from .errors import InvalidMessage, ReadOnlySession
+from .errors import CosessionError, InvalidMessage, ReadOnlySession
 from .records import Damage, Outcome, Repair, Revision
 from .state import History
 from .store import Request, Store
@@ -134,11 +134,13 @@ class SessionBase(Generic[T]):
     def _request(self, name: str, expect: Revision | None, *steps: Step) -> Request:
         if self._store.read_only:
             raise ReadOnlySession(self._store.path)
+        if expect is not None and not isinstance(expect, Revision):
+            raise TypeError(f"expect is a Revision, not {type(expect).__name__}")
         return Request(name, steps, expect)
 
     def _add(self, messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]]) -> Add:
         """Encode one message or several, before any lock is taken."""
-        if isinstance(messages, Sequence):
+        if isinstance(messages, Sequence) and not isinstance(messages, str | bytes | bytearray):
             return Add(tuple(self._codec.encode(m, i) for i, m in enumerate(messages)))
         return Add((self._codec.encode(messages),))
 
@@ -146,7 +148,17 @@ class SessionBase(Generic[T]):
         if then is None:
             return AddCheckpoint()
         codec = self._codec
-        return AddCheckpoint(lambda number: (codec.encode(then(number)),))
+
+        def encoded(number: int) -> tuple[bytes, ...]:
+            try:
+                return (codec.encode(then(number)),)
+            except CosessionError:
+                raise
+            except Exception as error:
+                # It runs on the thread that commits for everybody.
+                raise InvalidMessage(f"making it failed: {error!r}") from error
+
+        return AddCheckpoint(encoded)
 
 
 class Transaction(Generic[T]):
@@ -209,6 +221,8 @@ class Transaction(Generic[T]):
 def usage(token_count: int) -> Add:
     if not _is_whole(token_count):
         raise InvalidMessage(f"a token count is a whole number, not {token_count!r}")
+    if abs(token_count) >= 1 << 63:
+        raise InvalidMessage("a token count has at most 63 bits")
     return Add((encode_usage(token_count),))
 
 

@@ -24,7 +24,7 @@ from ._base import (
     system_prompt,
     usage,
 )
-from .commits import CommitQueue, Operation
+from .commits import CommitQueue, Operation, tries_once
 from .edits import Clear, RevertTo
 from .errors import SessionClosed
 from .records import Outcome, Revision
@@ -193,7 +193,7 @@ class BlockingSession(SessionBase[T], Generic[T]):
 
     def _perform(self, request: Request, timeout: float | None) -> Outcome:
         queue = self._open_queue()
-        operation = queue.add(request, once=timeout is not None and timeout <= 0)
+        operation = queue.add(request, once=tries_once(timeout))
         try:
             if not queue.try_pass() or not operation.settled:
                 self._wait(queue, operation, timeout)

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 BOM = b"\xef\xbb\xbf"
+_TOO_LARGE = 1 << 63
+"""Python can count on from any number, but not write down one of more than 4300 digits."""
+
 _PLAIN = re.compile(rb'\{"role": ?"(?!_)[^"\\]*"[,}]').match
 
 
@@ -62,10 +65,9 @@ def classify(line: bytes) -> Record | None:
     """What a line without its newline holds; `None` for a blank one."""
     if is_plain(line):
         return MessageLine(line)
+    line = line.removeprefix(BOM)
     if not line.strip():
         return None
-    if line.startswith(BOM):
-        line = line[len(BOM) :]
     try:
         value = parse(line)
     except InvalidLine as error:
@@ -75,10 +77,12 @@ def classify(line: bytes) -> Record | None:
             return SystemPrompt(text)
         case {"role": "_usage", "token_count": bool()} | {"role": "_checkpoint", "id": bool()}:
             return Broken("a truth value in place of a number")
-        case {"role": "_usage", "token_count": int(count)}:
+        case {"role": "_usage", "token_count": int(count)} if abs(count) < _TOO_LARGE:
             return Usage(count)
-        case {"role": "_checkpoint", "id": int(number)}:
+        case {"role": "_checkpoint", "id": int(number)} if abs(number) < _TOO_LARGE:
             return Checkpoint(number)
+        case {"role": "_usage", "token_count": int()} | {"role": "_checkpoint", "id": int()}:
+            return Broken("a number of more than 63 bits")
         case {"role": "_system_prompt" | "_usage" | "_checkpoint" as role}:
             return Broken(f"a {role} record without its value")
         case {"role": str(role)} if not role.startswith("_"):

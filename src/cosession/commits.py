@@ -32,6 +32,18 @@ disk that is busy writing back) sends everything to the commit thread for the se
 """
 
 
+def tries_once(timeout: float | None) -> bool:
+    """Whether somebody with that much patience is refused if the lock isn't free at once.
+
+    Raises:
+        ValueError: It is not a number.
+        TypeError: It is nothing like one.
+    """
+    if timeout is not None and timeout != timeout:  # NaN would never be over
+        raise ValueError("timeout must be a number of seconds, or None")
+    return timeout is not None and timeout <= 0
+
+
 class Operation:
     """One request on its way through the queue."""
 

@@ -66,7 +66,7 @@ def _ours(error: OSError, path: str, doing: str) -> CosessionError:
 
 def resolve(path: str | os.PathLike[str]) -> str:
     """The one name of a session: absolute, links followed, so that it has one lock."""
-    return _platform.resolve(os.fspath(path))
+    return _platform.resolve(os.fsdecode(path))
 
 
 def lock_path(path: str, lock_dir: str | os.PathLike[str] | None) -> str:

@@ -161,6 +161,8 @@ def spans_size(head: bytes) -> int:
     """How many bytes of the table belong to a header; 0 if it announces no append."""
     if len(head) < _LAYOUT.size or head[: len(_MAGIC)] != _MAGIC:
         return 0
+    if len(head) < _LAYOUT.size + _CRC.size or not _intact(head):
+        return 0  # a torn one could claim any number
     fields = _LAYOUT.unpack_from(head)
     return int(fields[12]) * _SPAN.size if fields[10] == _APPENDING else 0
 
@@ -170,7 +172,7 @@ def unpack(head: bytes, table: bytes = b"") -> Header | None:
     size = _LAYOUT.size
     if len(head) < size + _CRC.size or head[: len(_MAGIC)] != _MAGIC:
         return None
-    if _CRC.unpack_from(head, size)[0] != crc32(head[:size]):
+    if not _intact(head):
         return None
     (
         _,
@@ -211,6 +213,11 @@ def unpack(head: bytes, table: bytes = b"") -> Header | None:
         intent,
         serial,
     )
+
+
+def _intact(head: bytes) -> bool:
+    checksum: int = _CRC.unpack_from(head, _LAYOUT.size)[0]
+    return checksum == crc32(head[: _LAYOUT.size])
 
 
 def card_tail(holder: Holder) -> bytes:

@@ -7,7 +7,8 @@ contains and pydantic refuses, goes through the standard library's `json` as esc
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, TypeAdapter, ValidationError
@@ -73,7 +74,10 @@ class MessageCodec(Generic[T]):
                 or would not be read back as a message.
         """
         try:
-            line = self._dump(self._validated(message))
+            valid = self._validated(message)
+            line = self._dump(valid)
+            if b"null" in line:
+                self._require_finite(valid)
         except ValidationError as error:
             raise InvalidMessage(_first_reason(error), index) from error
         except RecursionError as error:
@@ -98,7 +102,7 @@ class MessageCodec(Generic[T]):
         except PydanticSerializationError as error:
             if "surrogate" not in str(error):
                 raise
-        plain = self._adapter.dump_python(message, **self._exclude)  # type: ignore[arg-type]
+        plain = self._adapter.dump_python(message, warnings="error", **self._exclude)  # type: ignore[arg-type]
         return json.dumps(plain, allow_nan=False, separators=(",", ":")).encode()
 
     def _require_readable(self, line: bytes, index: int | None) -> None:
@@ -107,12 +111,27 @@ class MessageCodec(Generic[T]):
                 json.loads(line, parse_constant=_refuse_constant)
             except ValueError as error:
                 raise InvalidMessage(str(error), index) from error
-        if is_plain(line):
-            return
-        record = classify(line)
-        if not isinstance(record, MessageLine):
-            what = record.reason if isinstance(record, Broken) else "its role is not a message's"
-            raise InvalidMessage(f"it would not be read back as a message: {what}", index)
+        record = MessageLine(line) if is_plain(line) else classify(line)
+        if isinstance(record, MessageLine):
+            # The message may be an instance that was changed, or made, without validation.
+            decoded = self._decode_line(line)
+            if not isinstance(decoded, Broken):
+                return
+            record = decoded
+        what = record.reason if isinstance(record, Broken) else "its role is not a message's"
+        raise InvalidMessage(f"it would not be read back as a message: {what}", index)
+
+    def _require_finite(self, message: T) -> None:
+        """Refuse NaN and infinity, which pydantic writes as `null` without a word."""
+        rest = [self._adapter.dump_python(message, warnings="error", **self._exclude)]  # type: ignore[arg-type]
+        while rest:
+            value = rest.pop()
+            if isinstance(value, float) and not isfinite(value):
+                raise ValueError(f"{value} is not JSON")
+            if isinstance(value, Mapping):
+                rest += value.values()
+            elif isinstance(value, list | tuple | set | frozenset):
+                rest += value
 
     def _decode_line(self, line: bytes) -> T | Broken:
         try:

@@ -29,7 +29,7 @@ from ._base import (
     system_prompt,
     usage,
 )
-from .commits import CommitQueue, Operation
+from .commits import CommitQueue, Operation, tries_once
 from .edits import Clear, RevertTo
 from .errors import SessionClosed
 from .records import Outcome, Revision
@@ -266,7 +266,7 @@ class Session(SessionBase[T], Generic[T]):
 
     async def _perform(self, request: Request, timeout: float | None) -> Outcome:
         queue = self._open_queue()
-        operation = queue.add(request, once=timeout is not None and timeout <= 0)
+        operation = queue.add(request, once=tries_once(timeout))
         try:
             async with asyncio.timeout(queue.patience(timeout)):
                 async with self._lock:

@@ -231,6 +231,8 @@ class State:
 
     def checkpoint_offset(self, number: int) -> int | None:
         """Where the first checkpoint of that number stands, as kimi-cli looks for it."""
+        if type(number) is not int:  # False == 0 == 0.0, and a revert drops records
+            return None
         for mark in self.marks:
             if mark.record == Checkpoint(number):
                 return mark.offset
