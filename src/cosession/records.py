@@ -91,6 +91,17 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
+class Interrupted:
+    """A turn whose process died in the middle."""
+
+    holder: Holder
+    began: Revision
+    """Where the session stood when it began."""
+    token: int
+    """Which turn: a later one has another number."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What one operation did."""
 

@@ -22,7 +22,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from zlib import crc32
@@ -36,13 +36,17 @@ from .errors import (
     SessionMissing,
     StorageError,
     SyncFailed,
+    TurnEnded,
+    TurnHeld,
+    TurnInterrupted,
 )
 from .files import translated
 from .header import Appending, Header, Identity, Replacing, Span
 from .lock import LockFile, Peek
-from .records import Outcome, Repair, Revision
+from .records import Holder, Interrupted, Outcome, Repair, Revision
 from .repair import Cut, RepairPlan, Splice, plan_repair
 from .state import State
+from .turns import TurnFile
 
 log = logging.getLogger("cosession")
 
@@ -66,6 +70,14 @@ class Request:
     name: str
     steps: tuple[Step, ...]
     expect: Revision | None = None
+    turn: int = 0
+    """The turn that it is part of; 0 if none."""
+    any_time: bool = False
+    """Whether somebody else's turn is no obstacle: a token count carries no order."""
+    begins: Callable[[Revision], int] | None = None
+    """Makes the card of a turn that begins with this operation, and returns the turn's number."""
+    ends: bool = False
+    """Whether the turn, whoever's it is, is over behind this operation."""
 
 
 Result = Outcome | CosessionError
@@ -118,7 +130,9 @@ class Store:
         self.durable = durable
         self.read_only = read_only
         self._create = create and not read_only
-        self.lock = LockFile(files.lock_path(self.path, lock_dir), beside=self.path)
+        lock_path = files.lock_path(self.path, lock_dir)
+        self.lock = LockFile(lock_path, beside=self.path)
+        self.turn = TurnFile(lock_path.removesuffix(".lock") + ".turn", beside=self.path)
         self._view = _NOTHING
         self.repairs: tuple[Repair, ...] = ()
         self._fd = -1
@@ -382,7 +396,7 @@ class Store:
             return Header(max(int(time.time()), self.generation + 1), identity, 0)
         match header.intent:
             case Replacing(identity=new, kept=kept) if new == identity:
-                return Header(header.generation + 1, identity, size, kept)
+                return Header(header.generation + 1, identity, size, kept, turn=header.turn)
         start = header.committed - header.mark_length
         if (
             identity == header.identity
@@ -391,7 +405,7 @@ class Store:
         ):
             return header
         log.warning("%s was rewritten by a program that takes no lock; reading it anew", self.path)
-        return Header(header.generation + 1, identity, 0)
+        return Header(header.generation + 1, identity, 0, turn=header.turn)
 
     def _finish_append(self, fd: int, intent: Appending) -> Splice | None:
         """Settle an announced append whose process died; the splice if that is what it takes."""
@@ -449,21 +463,23 @@ class Store:
             len(mark),
             crc32(mark),
             self._boot,
+            turn=header.turn,
         )
         self.lock.publish(published)
         return published
 
     # ---- committing, under the lock ---------------------------------------------------------
 
-    def commit(self, requests: Sequence[Request]) -> list[Result]:
+    def commit(self, requests: Sequence[Request], *, alone: bool = False) -> list[Result]:
         """Carry out these operations one after the other, each whole or not at all.
 
         The lock is held. What one of them does wrong (a conflict, an unknown checkpoint) is its
         own result; appends that follow each other go out in one write. After anything that isn't
         an error of ours (Ctrl-C, out of memory) the state is dropped and read anew next time.
+        `alone` says that the caller has the turn's lock as well, so that nobody's turn is on.
         """
         with self._mutex:
-            return self._commit_all(requests, None)
+            return self._commit_all(requests, None, alone)
 
     def commit_quickly(self, requests: Sequence[Request]) -> list[Result] | None:
         """`commit`, if that takes no longer than a few short system calls; else None, and nothing.
@@ -482,18 +498,20 @@ class Store:
                 return None
             if not 0 <= header.committed - view.state.position <= QUICK:
                 return None
-            return self._commit_all(requests, survey)
+            return self._commit_all(requests, survey, alone=False)
         except CosessionError:
             return None  # the same error will come again, on a thread
         finally:
             self._mutex.release()
 
-    def _commit_all(self, requests: Sequence[Request], survey: _Survey | None) -> list[Result]:
+    def _commit_all(
+        self, requests: Sequence[Request], survey: _Survey | None, alone: bool
+    ) -> list[Result]:
         results: dict[int, Result] = {}
         try:
             for _ in range(_LOOKS):
                 with suppress(_Overtaken):
-                    self._commit(requests, results, survey)
+                    self._commit(requests, results, survey, alone)
                     break
                 survey = None
             else:
@@ -506,7 +524,11 @@ class Store:
         return [results[number] for number in range(len(requests))]
 
     def _commit(
-        self, requests: Sequence[Request], results: dict[int, Result], survey: _Survey | None
+        self,
+        requests: Sequence[Request],
+        results: dict[int, Result],
+        survey: _Survey | None,
+        alone: bool,
     ) -> None:
         """Carry out those that have no result yet."""
         if self._poisoned:
@@ -518,18 +540,57 @@ class Store:
             if number in results:
                 continue
             try:
+                header = self._require_turn(header, request, alone)
                 edit = batch.plan(request, self.path)
             except CosessionError as error:
                 results[number] = error
                 continue
             if not edit.replaces:
                 batch.add(number, request.name, edit)
+                if request.begins or request.ends:
+                    header = self._append(header, batch, results)
+                    header = self._mark_turn(header, request)
+                    batch = _Batch(self.generation, self.state)
                 continue
             header = self._append(header, batch, results)
             header, rotated = self._replace(header, edit, request.name)
+            header = self._mark_turn(header, request)
             results[number] = Outcome(self.revision, edit.checkpoints, rotated)
             batch = _Batch(self.generation, self.state)
         self._append(header, batch, results)
+
+    def _require_turn(self, header: Header, request: Request, alone: bool) -> Header:
+        """Raise, unless the request may be carried out as far as turns go.
+
+        `alone` says that the caller has the turn's lock: then a turn that is on was interrupted.
+        """
+        if request.turn and not header.turn:
+            # The lock file was made anew; the turn's own lock is still ours.
+            return replace(header, turn=request.turn)
+        if header.turn in (0, request.turn) or request.any_time:
+            return header
+        if request.turn:
+            raise TurnEnded(f"{self.path}: the turn was taken over by another terminal")
+        interrupted = self.turn.read()
+        if alone and not request.ends:
+            raise TurnInterrupted(self.path, interrupted or self._unknown_turn(header))
+        if not alone:
+            raise TurnHeld(self.path, interrupted.holder if interrupted else None)
+        return header
+
+    def _unknown_turn(self, header: Header) -> Interrupted:
+        """A turn whose card is lost: it is taken to begin where the session stands."""
+        return Interrupted(Holder(0), self.revision, header.turn)
+
+    def _mark_turn(self, header: Header, request: Request) -> Header:
+        """Note that a turn has begun, or is over."""
+        if not (request.begins or request.ends):
+            return header
+        with translated(self.lock.path, "note the turn"):
+            turn = request.begins(self.revision) if request.begins else 0
+            header = replace(header, turn=turn)
+            self.lock.publish(header)
+        return header
 
     def _append(self, header: Header, batch: _Batch, results: dict[int, Result]) -> Header:
         """Write a batch's records behind the file, and note its results."""
@@ -658,7 +719,9 @@ class Store:
         finally:
             if new >= 0:
                 os.close(new)
-        header = Header(header.generation + 1, identity, status.st_size, edit.kept)
+        header = Header(
+            header.generation + 1, identity, status.st_size, edit.kept, turn=header.turn
+        )
         try:
             with self._data() as fd:
                 header = self._publish(fd, header, status.st_size)

@@ -1,0 +1,169 @@
+"""Whose turn it is: a second lock, held from the first to the last record of a turn.
+
+1. The turn's lock is the kernel's, on `context.jsonl.turn`, and dies with its process. While a turn
+   is on, the header of the session's own lock file says so as well. That costs nobody anything
+   while there is none, and tells an end from a death: a turn that is in the header, and whose lock
+   is free, was interrupted.
+2. A turn begins and ends under the session's lock: first the turn's lock, then the session's.
+   Whoever holds the session's lock alone may rely on what the header says.
+3. The card behind the locked byte says who has the turn, for people, and where it began, for
+   whoever has to decide about an interrupted one. It is written before the header names the turn.
+4. Whoever wants the turn may leave a note behind the card. The holder may look at it, and need not.
+5. Waiting is in the kernel, on a daemon thread for each wait, and a lock that nobody wants any more
+   by the time it comes is handed on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from . import _platform
+from .lock import KernelLock
+from .records import Holder, Interrupted, Revision
+
+_CARD_AT, _NOTE_AT, _SIZE = 16, 1024, 1008
+
+
+class TurnFile:
+    """The file of a session's turns."""
+
+    def __init__(self, path: str, *, beside: str) -> None:
+        self.path = path
+        self._beside = beside
+
+    def handle(self) -> KernelLock:
+        """A lock of its own on the file."""
+        return KernelLock(self.path, beside=self._beside)
+
+    def read(self) -> Interrupted | None:
+        """The card of the turn that is on, or was the last; `None` if there is none."""
+        match self._read(_CARD_AT):
+            case {
+                "turn": int(token),
+                "generation": int(generation),
+                "position": int(position),
+                **rest,
+            }:
+                return Interrupted(_holder(rest), Revision(generation, position), token)
+        return None
+
+    def note(self, token: int) -> Holder | None:
+        """Who asks for this turn."""
+        match self._read(_NOTE_AT):
+            case {"turn": int(asked), **rest} if asked == token:
+                return _holder(rest)
+        return None
+
+    def ask(self, token: int, label: str) -> None:
+        """Leave a note that asks for this turn."""
+        fd = _platform.open_file(self.path, os.O_RDWR, permanent=True)
+        try:
+            _platform.pwrite(fd, _packed({"turn": token} | _self(label)), _NOTE_AT)
+        finally:
+            os.close(fd)
+
+    def held(self) -> bool:
+        """Whether anybody has the turn's lock at this moment."""
+        lock = self.handle()
+        try:
+            return os.path.exists(self.path) and not lock.try_acquire()
+        finally:
+            lock.close()
+
+    def _read(self, offset: int) -> object:
+        with KernelLock(self.path, beside=self._beside).opened() as fd:
+            if fd is None:
+                return None
+            try:
+                return json.loads(_platform.pread(fd, _SIZE, offset).rstrip(b"\0"))
+            except (ValueError, RecursionError):
+                return None
+
+
+def write_card(lock: KernelLock, token: int, label: str, began: Revision) -> None:
+    """Say who has the turn, and where it begins. The lock is held."""
+    card = {"turn": token, "generation": began.generation, "position": began.position}
+    lock.write_at(_CARD_AT, _packed(card | _self(label)))
+
+
+def new_token() -> int:
+    """A number for a turn: not 0, and never drawn twice."""
+    return int.from_bytes(os.urandom(7), "little") + 1
+
+
+def _self(label: str) -> dict[str, object]:
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname()[:64],
+        "user": _platform.user()[:32],
+        "terminal": _platform.terminal()[:32],
+        "operation": label[:128],
+        "since": round(time.time(), 3),
+    }
+
+
+def _holder(card: dict[str, object]) -> Holder:
+    match card:
+        case {
+            "pid": int(pid),
+            "host": str(host),
+            "user": str(user),
+            "terminal": str(terminal),
+            "operation": str(operation),
+            "since": int(since) | float(since),
+        }:
+            return Holder(pid, host, user, terminal, operation, float(since))
+    return Holder(0)
+
+
+def _packed(card: dict[str, object]) -> bytes:
+    return json.dumps(card).encode()[:_SIZE].ljust(_SIZE, b"\0")
+
+
+class Ticket:
+    """One wait for a turn's lock, that can be given up."""
+
+    def __init__(self, lock: KernelLock) -> None:
+        self.lock = lock
+        self._guard = threading.Lock()
+        self._came = False
+        self._withdrawn = False
+
+    def try_now(self) -> bool:
+        """Take the lock if it is free."""
+        self._came = self.lock.try_acquire()
+        return self._came
+
+    def wait(self, when_it_comes: Callable[[], None]) -> None:
+        """Wait on a thread, and call back on it, unless the ticket is withdrawn before.
+
+        An error of the system's ends the wait as well; `lock.held` tells the difference.
+        """
+        threading.Thread(
+            target=self._wait, args=(when_it_comes,), name="cosession-turn", daemon=True
+        ).start()
+
+    def withdraw(self) -> bool:
+        """Give up the wait; False if the lock has come already, and is the caller's to release."""
+        with self._guard:
+            if not self._came:
+                self._withdrawn = True
+            return self._withdrawn
+
+    def _wait(self, when_it_comes: Callable[[], None]) -> None:
+        try:
+            self.lock.acquire(wanted=lambda: not self._withdrawn)
+        except OSError:
+            self.lock.close()
+        with self._guard:
+            if not self._withdrawn:
+                self._came = True
+        if self._came:
+            when_it_comes()
+        else:
+            self.lock.close()
