@@ -43,6 +43,10 @@ _SHORT_TRIES = 6
 """Before a thread goes to sleep in the kernel: a commit of somebody else takes some 20 µs."""
 
 
+_PAGE = 4096
+"""Bytes from a multiple of this on are written in one go or, by a killed process, not at all."""
+
+
 class LockFile:
     """One handle on a session's lock file. Not for two threads at once, but for `try_acquire`."""
 
@@ -77,7 +81,7 @@ class LockFile:
             except FileExistsError:
                 fd = _platform.open_file(self.path, os.O_RDWR, permanent=True)
             else:
-                with suppress(FileNotFoundError):
+                with suppress(OSError):
                     _platform.copy_owner(fd, os.stat(self._beside))
         self._adopt(fd)
 
@@ -88,10 +92,8 @@ class LockFile:
             if not _platform.try_lock(self._fd):
                 self._let_go()
                 return False
-            if self.is_current():
-                self.held = True
+            if self._is_ours():
                 return True
-            self._reopen()
 
     def acquire(self, *, wanted: Callable[[], bool]) -> bool:
         """Wait for the lock for as long as it is `wanted`; False if it no longer is.
@@ -113,11 +115,18 @@ class LockFile:
                 continue
             self.open()
             _platform.lock(self._fd)
-            if self.is_current():
-                self.held = True
+            if self._is_ours():
                 return True
-            self._reopen()
         return False
+
+    def _is_ours(self) -> bool:
+        """Whether the lock just taken is on the right file; it is let go of if not."""
+        try:
+            self.held = self.is_current()
+        finally:
+            if not self.held:
+                self._reopen()
+        return self.held
 
     def release(self) -> None:
         """Unlock, if it is locked."""
@@ -174,7 +183,7 @@ class LockFile:
             yield None
             return
         try:
-            yield Peek(fd)
+            yield Peek(fd) if stat.S_ISREG(os.fstat(fd).st_mode) else None
         finally:
             os.close(fd)
 
@@ -207,9 +216,13 @@ class LockFile:
         return header
 
     def announce(self, header: Header, operation: str, *, durable: bool) -> None:
-        """Write a header with an intent, and who has it: one write, synced if `durable`."""
+        """Write a header with an intent, and who has it, in one go; synced if `durable`."""
         table = pack_spans(header.intent) if isinstance(header.intent, Appending) else b""
         self._serial += 1
+        if SPANS_AT + len(table) > _PAGE:
+            # A kill may cut a write between two pages. The table means nothing before its header.
+            self._write(table, SPANS_AT)
+            table = b""
         self._write(pack(header, self._serial) + self._card(operation) + table)
         if durable:
             _platform.sync_data(self._fd)
@@ -219,10 +232,10 @@ class LockFile:
         self._serial += 1
         self._write(pack(header, self._serial))
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, at: int = HEADER_AT) -> None:
         done = 0
         while done < len(data):  # short writes come from full disks; the next one says so
-            done += _platform.pwrite(self._fd, data[done:], HEADER_AT + done)
+            done += _platform.pwrite(self._fd, data[done:], at + done)
 
     def _card(self, operation: str) -> bytes:
         tail = self._card_tails.get(operation)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ from .errors import (
     Conflict,
     CosessionError,
     HardLinked,
+    NotASession,
     SessionMissing,
     StorageError,
     SyncFailed,
@@ -68,7 +70,7 @@ class Request:
     expect: Revision | None = None
 
 
-Result = Outcome | CosessionError
+Result = Outcome | Exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,27 +148,36 @@ class Store:
     def open(self) -> None:
         """Find the file, or create it, and fold it. Waits for nobody."""
         with self._mutex:
-            if files.require_plain_file(self.path) is None:
-                if not self._create:
-                    raise SessionMissing(self.path, "there is no such file")
-                self._create_file()
-            self._poisoned = False
-            if self.read_only:
-                self.look()
-                return
-            with translated(self.lock.path, "open the lock file"):
-                free = self.lock.try_acquire()
-            if not free:
-                self.look()
-                return
             try:
-                with translated(self.path, "look for leftovers"):
-                    files.remove_leftovers(self.path)
-                    if self.durable:  # announcements are no use if the lock file itself is lost
-                        _platform.sync_folder(os.path.dirname(self.lock.path))
-                self.settle()
-            finally:
-                self.lock.release()
+                self._open()
+            except BaseException:
+                self.forget()
+                raise
+
+    def _open(self) -> None:
+        if files.require_plain_file(self.path) is None:
+            if not self._create:
+                raise SessionMissing(self.path, "there is no such file")
+            self._create_file()
+        self._poisoned = False
+        if self.read_only:
+            self.look()
+            return
+        with translated(self.lock.path, "open the lock file"):
+            if self._options[-1] is not None:
+                os.makedirs(os.path.dirname(self.lock.path), mode=0o700, exist_ok=True)
+            free = self.lock.try_acquire()
+        if not free:
+            self.look()
+            return
+        try:
+            with translated(self.path, "look for leftovers"):
+                files.remove_leftovers(self.path)
+                if self.durable:  # announcements are no use if the lock file itself is lost
+                    _platform.sync_folder(os.path.dirname(self.lock.path))
+            self.settle()
+        finally:
+            self.lock.release()
 
     def fresh(self) -> Store:
         """Another handle of the same kind. A closed one may have a thread asleep on its lock."""
@@ -203,7 +214,11 @@ class Store:
         """The data file, open. Where open files don't block anybody it stays open."""
         if self._fd < 0:
             access = os.O_RDONLY if self.read_only else os.O_RDWR | os.O_APPEND
-            self._fd = _platform.open_file(self.path, access)
+            fd = _platform.open_file(self.path, access)
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                os.close(fd)
+                raise NotASession(self.path, "the file's place is taken by something not a file")
+            self._fd = fd
         try:
             yield self._fd
         finally:
@@ -378,8 +393,8 @@ class Store:
         """Where the file is known to be good, and in which generation."""
         size = os.fstat(fd).st_size
         if header is None:
-            # It can't be known how many replaces there were. The clock's seconds are more.
-            return Header(max(int(time.time()), self.generation + 1), identity, 0)
+            # It can't be known how many replaces there were. The clock's microseconds are more.
+            return Header(max(time.time_ns() // 1000, self.generation + 1), identity, 0)
         match header.intent:
             case Replacing(identity=new, kept=kept) if new == identity:
                 return Header(header.generation + 1, identity, size, kept)
@@ -417,6 +432,7 @@ class Store:
         splice to do, a crash after it a file that is whole.
         """
         size = os.fstat(fd).st_size
+        header = replace(header, committed=size)
         ranges = ((0, splice.start), (splice.stop, size))
         edit = Edit(b"", ranges, (), True, (), self.state)
         new, rotated = self._exchange(fd, header, edit, announce="")
@@ -519,13 +535,15 @@ class Store:
                 continue
             try:
                 edit = batch.plan(request, self.path)
-            except CosessionError as error:
+            except Exception as error:  # its own mistake, or one of its callback
                 results[number] = error
                 continue
             if not edit.replaces:
                 batch.add(number, request.name, edit)
                 continue
             header = self._append(header, batch, results)
+            if header.committed != batch.state.position:
+                raise _Overtaken  # the edit was planned for other offsets
             header, rotated = self._replace(header, edit, request.name)
             results[number] = Outcome(self.revision, edit.checkpoints, rotated)
             batch = _Batch(self.generation, self.state)
@@ -628,6 +646,8 @@ class Store:
         none is needed: the announcement tells the next one how to go on.
         """
         old = os.fstat(fd)
+        if old.st_size != header.committed:
+            raise _Overtaken
         rotated = None
         temporary, new = files.open_temporary(self.path, old)
         try:
@@ -641,11 +661,11 @@ class Store:
             rotated = files.keep_old(self.path, fd, old)
             if self.durable:
                 _platform.sync_folder(os.path.dirname(self.path))
-            self._require_untouched(old)
             if not _platform.KEEPS_FILES_OPEN:
                 os.close(new)
                 new = -1
             self._close_data()
+            self._require_untouched(old)
             _platform.replace_file(temporary, self.path)
         except BaseException:
             if not _platform.KEEPS_FILES_OPEN:  # and removes none that are open
@@ -677,10 +697,10 @@ class Store:
 
     def _require_untouched(self, old: os.stat_result) -> None:
         """The last look before the swap: what others wrote since would miss the new file."""
+        if not self.lock.is_current():
+            raise _Overtaken
         now = os.stat(self.path)
         if not os.path.samestat(now, old) or now.st_size != old.st_size:
-            raise _Overtaken
-        if not self.lock.is_current():
             raise _Overtaken
 
     def _undo_exchange(self, temporary: str, rotated: str | None, header: Header | None) -> None:
