@@ -136,7 +136,7 @@ async def test_the_asynchronous_session_refuses_the_same(path: Path) -> None:
             await session.revert_to(3)
         with pytest.raises(InvalidMessage):
             await session.checkpoint(then=lambda number: Message(role=f"_{number}"))
-        with pytest.raises(InvalidMessage, match="ZeroDivisionError"):
+        with pytest.raises(ZeroDivisionError):
             await session.checkpoint(then=lambda number: Message(role=str(1 // number)))
         await session.append({"role": "user", "content": "after"}, timeout=5)
         assert session.checkpoints == ()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from .codec import encode_system_prompt, encode_usage
 from .commits import CommitQueue
 from .edits import Add, AddCheckpoint, Clear, RevertTo, SetSystemPrompt, Step
-from .errors import CosessionError, InvalidMessage, ReadOnlySession
+from .errors import InvalidMessage, ReadOnlySession
 from .records import Damage, Outcome, Repair, Revision
 from .state import History
 from .store import Request, Store
@@ -148,17 +148,7 @@ class SessionBase(Generic[T]):
         if then is None:
             return AddCheckpoint()
         codec = self._codec
-
-        def encoded(number: int) -> tuple[bytes, ...]:
-            try:
-                return (codec.encode(then(number)),)
-            except CosessionError:
-                raise
-            except Exception as error:
-                # It runs on the thread that commits for everybody.
-                raise InvalidMessage(f"making it failed: {error!r}") from error
-
-        return AddCheckpoint(encoded)
+        return AddCheckpoint(lambda number: (codec.encode(then(number)),))
 
 
 class Transaction(Generic[T]):

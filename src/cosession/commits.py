@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from math import isnan
 
 from . import _fork, _platform
 from .errors import CosessionError, LockTimeout, SessionClosed
@@ -39,7 +40,7 @@ def tries_once(timeout: float | None) -> bool:
         ValueError: It is not a number.
         TypeError: It is nothing like one.
     """
-    if timeout is not None and timeout != timeout:  # NaN would never be over
+    if timeout is not None and isnan(timeout):  # it would never be over
         raise ValueError("timeout must be a number of seconds, or None")
     return timeout is not None and timeout <= 0
 
@@ -67,9 +68,10 @@ class Operation:
 
         Raises:
             CosessionError: Why it did not happen.
+            Exception: What a callback of it raised.
         """
         assert self._result is not None
-        if isinstance(self._result, CosessionError):
+        if isinstance(self._result, Exception):
             raise self._result
         return self._result
 

@@ -70,17 +70,12 @@ def resolve(path: str | os.PathLike[str]) -> str:
 
 
 def lock_path(path: str, lock_dir: str | os.PathLike[str] | None) -> str:
-    """Where the lock of the session at a resolved path lies: beside it, or in a folder of locks.
-
-    The folder is made, private, if it is missing.
-    """
+    """Where the lock of the session at a resolved path lies: beside it, or in a folder of locks."""
     if lock_dir is None:
         return f"{path}.lock"
     from hashlib import blake2b
 
     folder = resolve(lock_dir)
-    with translated(folder, "make the lock folder"):
-        os.makedirs(folder, mode=0o700, exist_ok=True)
     key = blake2b(os.path.normcase(path).encode("utf-8", "surrogateescape"), digest_size=8)
     name = f"{os.path.basename(path)}-{key.hexdigest()}.lock"
     return _platform.spelled(os.path.join(folder, name))
@@ -102,6 +97,8 @@ def require_plain_file(path: str) -> os.stat_result | None:
                 path, f"the folder {folder} does not exist; create it first"
             ) from None
         return None
+    except PermissionError as error:
+        raise NotWritable(path, "look at the file", error.errno) from error
     except OSError as error:
         raise NotASession(path, f"can't be looked at: {error.strerror}") from error
     kinds = {

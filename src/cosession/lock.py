@@ -43,6 +43,10 @@ _SHORT_TRIES = 6
 """Before a thread goes to sleep in the kernel: a commit of somebody else takes some 20 µs."""
 
 
+_PAGE = 4096
+"""Bytes from a multiple of this on are written in one go or, by a killed process, not at all."""
+
+
 class KernelLock:
     """One handle on a file that is there to be locked. Not for two threads at once."""
 
@@ -73,7 +77,7 @@ class KernelLock:
             except FileExistsError:
                 fd = _platform.open_file(self.path, os.O_RDWR, permanent=True)
             else:
-                with suppress(FileNotFoundError):
+                with suppress(OSError):
                     _platform.copy_owner(fd, os.stat(self._beside))
         self._adopt(fd)
 
@@ -84,10 +88,8 @@ class KernelLock:
             if not _platform.try_lock(self._fd):
                 self._let_go()
                 return False
-            if self.is_current():
-                self.held = True
+            if self._is_ours():
                 return True
-            self._reopen()
 
     def acquire(self, *, wanted: Callable[[], bool]) -> bool:
         """Wait for the lock for as long as it is `wanted`; False if it no longer is.
@@ -109,11 +111,18 @@ class KernelLock:
                 continue
             self.open()
             _platform.lock(self._fd)
-            if self.is_current():
-                self.held = True
+            if self._is_ours():
                 return True
-            self._reopen()
         return False
+
+    def _is_ours(self) -> bool:
+        """Whether the lock just taken is on the right file; it is let go of if not."""
+        try:
+            self.held = self.is_current()
+        finally:
+            if not self.held:
+                self._reopen()
+        return self.held
 
     def release(self) -> None:
         """Unlock, if it is locked."""
@@ -154,7 +163,7 @@ class KernelLock:
             yield None
             return
         try:
-            yield fd
+            yield fd if stat.S_ISREG(os.fstat(fd).st_mode) else None
         finally:
             os.close(fd)
 
@@ -223,9 +232,13 @@ class LockFile(KernelLock):
         return header
 
     def announce(self, header: Header, operation: str, *, durable: bool) -> None:
-        """Write a header with an intent, and who has it: one write, synced if `durable`."""
+        """Write a header with an intent, and who has it, in one go; synced if `durable`."""
         table = pack_spans(header.intent) if isinstance(header.intent, Appending) else b""
         self._serial += 1
+        if SPANS_AT + len(table) > _PAGE:
+            # A kill may cut a write between two pages. The table means nothing before its header.
+            self.write_at(SPANS_AT, table)
+            table = b""
         self.write_at(HEADER_AT, pack(header, self._serial) + self._card(operation) + table)
         if durable:
             _platform.sync_data(self._fd)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ from .errors import (
     Conflict,
     CosessionError,
     HardLinked,
+    NotASession,
     SessionMissing,
     StorageError,
     SyncFailed,
@@ -78,9 +80,11 @@ class Request:
     """Makes the card of a turn that begins with this operation, and returns the turn's number."""
     ends: bool = False
     """Whether the turn, whoever's it is, is over behind this operation."""
+    alone: bool = False
+    """Whether the caller has the turn's lock: then a turn that is on was interrupted."""
 
 
-Result = Outcome | CosessionError
+Result = Outcome | Exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,27 +164,36 @@ class Store:
     def open(self) -> None:
         """Find the file, or create it, and fold it. Waits for nobody."""
         with self._mutex:
-            if files.require_plain_file(self.path) is None:
-                if not self._create:
-                    raise SessionMissing(self.path, "there is no such file")
-                self._create_file()
-            self._poisoned = False
-            if self.read_only:
-                self.look()
-                return
-            with translated(self.lock.path, "open the lock file"):
-                free = self.lock.try_acquire()
-            if not free:
-                self.look()
-                return
             try:
-                with translated(self.path, "look for leftovers"):
-                    files.remove_leftovers(self.path)
-                    if self.durable:  # announcements are no use if the lock file itself is lost
-                        _platform.sync_folder(os.path.dirname(self.lock.path))
-                self.settle()
-            finally:
-                self.lock.release()
+                self._open()
+            except BaseException:
+                self.forget()
+                raise
+
+    def _open(self) -> None:
+        if files.require_plain_file(self.path) is None:
+            if not self._create:
+                raise SessionMissing(self.path, "there is no such file")
+            self._create_file()
+        self._poisoned = False
+        if self.read_only:
+            self.look()
+            return
+        with translated(self.lock.path, "open the lock file"):
+            if self._options[-1] is not None:
+                os.makedirs(os.path.dirname(self.lock.path), mode=0o700, exist_ok=True)
+            free = self.lock.try_acquire()
+        if not free:
+            self.look()
+            return
+        try:
+            with translated(self.path, "look for leftovers"):
+                files.remove_leftovers(self.path)
+                if self.durable:  # announcements are no use if the lock file itself is lost
+                    _platform.sync_folder(os.path.dirname(self.lock.path))
+            self.settle()
+        finally:
+            self.lock.release()
 
     def fresh(self) -> Store:
         """Another handle of the same kind. A closed one may have a thread asleep on its lock."""
@@ -217,7 +230,11 @@ class Store:
         """The data file, open. Where open files don't block anybody it stays open."""
         if self._fd < 0:
             access = os.O_RDONLY if self.read_only else os.O_RDWR | os.O_APPEND
-            self._fd = _platform.open_file(self.path, access)
+            fd = _platform.open_file(self.path, access)
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                os.close(fd)
+                raise NotASession(self.path, "the file's place is taken by something not a file")
+            self._fd = fd
         try:
             yield self._fd
         finally:
@@ -392,8 +409,8 @@ class Store:
         """Where the file is known to be good, and in which generation."""
         size = os.fstat(fd).st_size
         if header is None:
-            # It can't be known how many replaces there were. The clock's seconds are more.
-            return Header(max(int(time.time()), self.generation + 1), identity, 0)
+            # It can't be known how many replaces there were. The clock's microseconds are more.
+            return Header(max(time.time_ns() // 1000, self.generation + 1), identity, 0)
         match header.intent:
             case Replacing(identity=new, kept=kept) if new == identity:
                 return Header(header.generation + 1, identity, size, kept, turn=header.turn)
@@ -431,6 +448,7 @@ class Store:
         splice to do, a crash after it a file that is whole.
         """
         size = os.fstat(fd).st_size
+        header = replace(header, committed=size)
         ranges = ((0, splice.start), (splice.stop, size))
         edit = Edit(b"", ranges, (), True, (), self.state)
         new, rotated = self._exchange(fd, header, edit, announce="")
@@ -470,16 +488,15 @@ class Store:
 
     # ---- committing, under the lock ---------------------------------------------------------
 
-    def commit(self, requests: Sequence[Request], *, alone: bool = False) -> list[Result]:
+    def commit(self, requests: Sequence[Request]) -> list[Result]:
         """Carry out these operations one after the other, each whole or not at all.
 
         The lock is held. What one of them does wrong (a conflict, an unknown checkpoint) is its
         own result; appends that follow each other go out in one write. After anything that isn't
         an error of ours (Ctrl-C, out of memory) the state is dropped and read anew next time.
-        `alone` says that the caller has the turn's lock as well, so that nobody's turn is on.
         """
         with self._mutex:
-            return self._commit_all(requests, None, alone)
+            return self._commit_all(requests, None)
 
     def commit_quickly(self, requests: Sequence[Request]) -> list[Result] | None:
         """`commit`, if that takes no longer than a few short system calls; else None, and nothing.
@@ -498,20 +515,18 @@ class Store:
                 return None
             if not 0 <= header.committed - view.state.position <= QUICK:
                 return None
-            return self._commit_all(requests, survey, alone=False)
+            return self._commit_all(requests, survey)
         except CosessionError:
             return None  # the same error will come again, on a thread
         finally:
             self._mutex.release()
 
-    def _commit_all(
-        self, requests: Sequence[Request], survey: _Survey | None, alone: bool
-    ) -> list[Result]:
+    def _commit_all(self, requests: Sequence[Request], survey: _Survey | None) -> list[Result]:
         results: dict[int, Result] = {}
         try:
             for _ in range(_LOOKS):
                 with suppress(_Overtaken):
-                    self._commit(requests, results, survey, alone)
+                    self._commit(requests, results, survey)
                     break
                 survey = None
             else:
@@ -524,11 +539,7 @@ class Store:
         return [results[number] for number in range(len(requests))]
 
     def _commit(
-        self,
-        requests: Sequence[Request],
-        results: dict[int, Result],
-        survey: _Survey | None,
-        alone: bool,
+        self, requests: Sequence[Request], results: dict[int, Result], survey: _Survey | None
     ) -> None:
         """Carry out those that have no result yet."""
         if self._poisoned:
@@ -540,9 +551,9 @@ class Store:
             if number in results:
                 continue
             try:
-                header = self._require_turn(header, request, alone)
+                header = self._require_turn(header, request)
                 edit = batch.plan(request, self.path)
-            except CosessionError as error:
+            except Exception as error:  # its own mistake, or one of its callback
                 results[number] = error
                 continue
             if not edit.replaces:
@@ -553,17 +564,16 @@ class Store:
                     batch = _Batch(self.generation, self.state)
                 continue
             header = self._append(header, batch, results)
+            if header.committed != batch.state.position:
+                raise _Overtaken  # the edit was planned for other offsets
             header, rotated = self._replace(header, edit, request.name)
             header = self._mark_turn(header, request)
             results[number] = Outcome(self.revision, edit.checkpoints, rotated)
             batch = _Batch(self.generation, self.state)
         self._append(header, batch, results)
 
-    def _require_turn(self, header: Header, request: Request, alone: bool) -> Header:
-        """Raise, unless the request may be carried out as far as turns go.
-
-        `alone` says that the caller has the turn's lock: then a turn that is on was interrupted.
-        """
+    def _require_turn(self, header: Header, request: Request) -> Header:
+        """Raise, unless the request may be carried out as far as turns go."""
         if request.turn and not header.turn:
             # The lock file was made anew; the turn's own lock is still ours.
             return replace(header, turn=request.turn)
@@ -572,9 +582,9 @@ class Store:
         if request.turn:
             raise TurnEnded(f"{self.path}: the turn was taken over by another terminal")
         interrupted = self.turn.read()
-        if alone and not request.ends:
+        if request.alone and not request.ends:
             raise TurnInterrupted(self.path, interrupted or self._unknown_turn(header))
-        if not alone:
+        if not request.alone:
             raise TurnHeld(self.path, interrupted.holder if interrupted else None)
         return header
 
@@ -689,6 +699,8 @@ class Store:
         none is needed: the announcement tells the next one how to go on.
         """
         old = os.fstat(fd)
+        if old.st_size != header.committed:
+            raise _Overtaken
         rotated = None
         temporary, new = files.open_temporary(self.path, old)
         try:
@@ -702,11 +714,11 @@ class Store:
             rotated = files.keep_old(self.path, fd, old)
             if self.durable:
                 _platform.sync_folder(os.path.dirname(self.path))
-            self._require_untouched(old)
             if not _platform.KEEPS_FILES_OPEN:
                 os.close(new)
                 new = -1
             self._close_data()
+            self._require_untouched(old)
             _platform.replace_file(temporary, self.path)
         except BaseException:
             if not _platform.KEEPS_FILES_OPEN:  # and removes none that are open
@@ -740,10 +752,10 @@ class Store:
 
     def _require_untouched(self, old: os.stat_result) -> None:
         """The last look before the swap: what others wrote since would miss the new file."""
+        if not self.lock.is_current():
+            raise _Overtaken
         now = os.stat(self.path)
         if not os.path.samestat(now, old) or now.st_size != old.st_size:
-            raise _Overtaken
-        if not self.lock.is_current():
             raise _Overtaken
 
     def _undo_exchange(self, temporary: str, rotated: str | None, header: Header | None) -> None:

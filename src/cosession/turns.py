@@ -20,7 +20,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from . import _platform
 from .lock import KernelLock
@@ -107,7 +108,7 @@ def _self(label: str) -> dict[str, object]:
     }
 
 
-def _holder(card: dict[str, object]) -> Holder:
+def _holder(card: Mapping[Any, Any]) -> Holder:
     match card:
         case {
             "pid": int(pid),

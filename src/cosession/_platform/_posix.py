@@ -113,12 +113,21 @@ def sync_folder(path: str) -> None:
 def copy_owner(fd: int, like: stat_result) -> None:
     """Give an open file the owner and the mode of another, as far as we are allowed to."""
     mine = os.fstat(fd)
-    if (mine.st_uid, mine.st_gid) != (like.st_uid, like.st_gid):
-        try:
-            os.fchown(fd, like.st_uid, like.st_gid)
-        except PermissionError:
-            pass  # only root may; the mode below still keeps others out
-    os.fchmod(fd, like.st_mode & 0o777)
+    mode = like.st_mode & 0o777
+    if (mine.st_uid, mine.st_gid) != (like.st_uid, like.st_gid) and not (
+        _chown(fd, like.st_uid, like.st_gid) or _chown(fd, -1, like.st_gid)
+    ):
+        mode &= 0o707  # what that group may do, ours may not
+    os.fchmod(fd, mode)
+
+
+def _chown(fd: int, user: int, group: int) -> bool:
+    """Only root may give a file away; others may give it to a group that they are in."""
+    try:
+        os.fchown(fd, user, group)
+    except PermissionError:
+        return False
+    return True
 
 
 def full(error: OSError) -> bool:

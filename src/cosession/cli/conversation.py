@@ -1,0 +1,249 @@
+"""A session's records as rows of styled text, for people. Pure; knows nothing of the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..codec import Checkpoint, SystemPrompt, Unknown, Usage
+from ..inspect import Line
+from ..messages import Message
+from .output import printable
+
+_ARGUMENT_LENGTH = 40
+_ARGUMENTS_LENGTH = 100
+_CALLS_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Text in one or more styles, indented; it may hold newlines."""
+
+    indent: int
+    parts: tuple[tuple[str, str], ...]
+    """(text, style)"""
+
+    @property
+    def text(self) -> str:
+        """The row without styles, each of its lines indented."""
+        pad = " " * self.indent
+        lines = "".join(text for text, _ in self.parts).split("\n")
+        return "\n".join((pad + line).rstrip() for line in lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Glyphs:
+    """The signs around the text."""
+
+    call: str = "→"
+    mark: str = "·"
+    damaged: str = "✗"
+    more: str = "…"
+
+
+ASCII_GLYPHS = Glyphs("->", "-", "x", "...")
+
+
+class Conversation:
+    """Turns lines into rows, one after the other; remembers which tool was called how."""
+
+    def __init__(self, *, full: bool = False, glyphs: Glyphs | None = None) -> None:
+        self._full = full
+        self._glyphs = glyphs or Glyphs()
+        self._tools: dict[str, str] = {}
+        self._compact = True
+        """Whether the row before was a single line, and so needs no empty one behind it."""
+
+    def rows(self, line: Line) -> Iterator[Row]:
+        """The rows of one line of the file."""
+        if line.message is None:
+            rows = list(self._mark_rows(line))
+            spaced = not self._compact
+            self._compact = True
+        else:
+            rows = list(self._message_rows(line.message))
+            spaced, self._compact = True, False
+        if rows and spaced:
+            yield Row(0, (("", ""),))
+        yield from rows
+
+    # ---- records that are no messages -------------------------------------------------------
+
+    def _mark_rows(self, line: Line) -> Iterator[Row]:
+        match line.record:
+            case None:
+                return
+            case SystemPrompt(text):
+                yield self._mark("system prompt", f"{len(text):,} characters")
+                yield from self._folded(text, "dim", lines=2, characters=200)
+            case Usage(count):
+                yield self._mark(f"{count:,} tokens")
+            case Checkpoint(number):
+                yield self._mark(f"checkpoint {number}")
+            case Unknown():
+                yield self._mark("another program's record")
+                yield from self._folded(_text(line.raw), "dim", lines=1, characters=160)
+            case _:
+                what = "unfinished line" if line.pending else "damaged line"
+                where = f" at offset {line.offset}, {len(line.raw):,} bytes: {line.reason}"
+                yield Row(0, ((f"{self._glyphs.damaged} {what}", "damaged"), (where, "dim")))
+                yield from self._folded(_text(line.raw), "dim", lines=1, characters=160)
+
+    def _mark(self, text: str, detail: str = "") -> Row:
+        parts = ((f"{self._glyphs.mark} {text}", "dim"),)
+        return Row(0, (*parts, (f" ({detail})", "dim")) if detail else parts)
+
+    # ---- messages ---------------------------------------------------------------------------
+
+    def _message_rows(self, message: Message) -> Iterator[Row]:
+        yield Row(0, tuple(self._heading(message)))
+        thought = (message.model_extra or {}).get("reasoning_content")
+        if isinstance(thought, str) and thought:
+            yield from self._folded(thought, "thought", lines=2, characters=200)
+        parts = message.content if isinstance(message.content, list) else [message.content]
+        for part in parts:
+            yield from self._part_rows(part, message.role)
+        for call in message.tool_calls or ():
+            yield from self._call_rows(call)
+        if self._full:
+            yield from self._extra_rows(message)
+
+    def _heading(self, message: Message) -> Iterator[tuple[str, str]]:
+        role = printable(message.role).replace("\n", " ")
+        yield role, role if role in ("user", "assistant", "tool", "system") else "other"
+        name = message.name or self._tools.get(message.tool_call_id or "") or message.tool_call_id
+        if name:
+            yield " " + _short(name, 60), "dim"
+
+    def _extra_rows(self, message: Message) -> Iterator[Row]:
+        for key, value in (message.model_extra or {}).items():
+            if key != "reasoning_content":
+                yield Row(2, ((f"{_short(key, 60)}: {_short(_json(value), 10_000)}", "dim"),))
+
+    def _part_rows(self, part: object, role: str) -> Iterator[Row]:
+        match part:
+            case None | "":
+                return
+            case str(text):
+                yield from self._text_rows(text, role)
+            case {"type": "text" | "input_text" | "output_text", "text": str(text)}:
+                yield from self._text_rows(text, role)
+            case {"type": "refusal", "refusal": str(text)}:
+                yield from self._text_rows(text, role)
+            case (
+                {"type": "think", "think": str(text)}
+                | {"type": "thinking", "thinking": str(text)}
+                | {"type": "reasoning", "text": str(text)}
+            ):
+                yield from self._folded(text, "thought", lines=2, characters=200)
+            case {"type": "tool_use", "name": str(name), **rest}:
+                function = {"name": name, "arguments": rest.get("input")}
+                yield from self._call_rows({"id": rest.get("id"), "function": function})
+            case {"type": "tool_result", "content": content}:
+                for piece in content if isinstance(content, list) else [content]:
+                    yield from self._part_rows(piece, "tool")
+            case {"type": str(kind), **rest}:
+                yield Row(2, ((f"[{_short(kind, 30)}] {self._described(rest, kind)}", "dim"),))
+            case _:
+                yield from self._folded(_json(part), "dim", lines=1, characters=160)
+
+    def _text_rows(self, text: str, role: str) -> Iterator[Row]:
+        if role == "tool":
+            yield from self._folded(text, "result", lines=3, characters=240)
+        elif role in ("system", "developer"):
+            yield from self._folded(text, "dim", lines=3, characters=240)
+        else:
+            yield Row(2, ((printable(text).strip("\n"), ""),))
+
+    def _described(self, part: Mapping[Any, Any], kind: str) -> str:
+        """What a part that isn't text holds, in a few words."""
+        value = part.get(kind)
+        if isinstance(value, dict) and isinstance(value.get("url"), str):
+            value = value["url"]
+        if not isinstance(value, str):
+            return _short(_json(part), 100)
+        if value.startswith("data:"):
+            return f"{_short(value[5:].partition(',')[0], 60)}, {len(value):,} characters"
+        return _short(value, 1000 if self._full else 100)
+
+    def _call_rows(self, call: object) -> Iterator[Row]:
+        match call:
+            case {"function": {"name": str(name), **rest}}:
+                arguments = rest.get("arguments")
+            case _:
+                name, arguments = "call", _json(call)
+        if isinstance(call, dict) and isinstance(call.get("id"), str):
+            self._remember(call["id"], name)
+        value = _parsed(arguments)
+        arrow = f"{self._glyphs.call} "
+        if self._full:
+            yield Row(2, ((arrow, "call"), (_short(name, 60), "call")))
+            text = value if isinstance(value, str) else _json(value, indent=2)
+            yield Row(4, ((printable(text), ""),))
+        else:
+            short = self._arguments(value)
+            yield Row(2, ((arrow, "call"), (_short(name, 60), "call"), (f"({short})", "dim")))
+
+    def _remember(self, call: str, tool: str) -> None:
+        self._tools[call] = tool
+        if len(self._tools) > _CALLS_REMEMBERED:
+            del self._tools[next(iter(self._tools))]
+
+    def _arguments(self, value: object) -> str:
+        if value is None:
+            return ""
+        if not isinstance(value, dict):
+            text = value if isinstance(value, str) else _json(value)
+            return _short(text, _ARGUMENTS_LENGTH, self._glyphs.more)
+        pairs = (
+            f"{key}={_short(_json(item), _ARGUMENT_LENGTH, self._glyphs.more)}"
+            for key, item in value.items()
+        )
+        return _short(", ".join(pairs), _ARGUMENTS_LENGTH, self._glyphs.more)
+
+    # ---- folding ----------------------------------------------------------------------------
+
+    def _folded(self, text: str, style: str, *, lines: int, characters: int) -> Iterator[Row]:
+        """The text, or, unless all of it is wanted, its beginning and how much there is more."""
+        text = printable(text).strip("\n")
+        if not text:
+            return
+        if self._full:
+            yield Row(2, ((text, style),))
+            return
+        start = "\n".join(text.split("\n", lines)[:lines])[:characters].rstrip()
+        rest = len(text) - len(start)
+        if rest <= 20:
+            yield Row(2, ((text, style),))
+            return
+        more = f"{self._glyphs.more} {rest:,} more characters"
+        yield Row(2, ((start, style), (f" {more}", "fold")))
+
+
+def _parsed(arguments: object) -> object:
+    """The arguments of a call, which most programs store as a string of JSON."""
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        return json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+
+
+def _json(value: object, *, indent: int | None = None) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+    except (ValueError, RecursionError):
+        return "(nested too deeply)"
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="backslashreplace")
+
+
+def _short(text: str, length: int, more: str = "…") -> str:
+    """One line of at most that many characters."""
+    text = printable(text[: 8 * length]).replace("\n", " ").replace("\t", " ")
+    return text if len(text) <= length else text[: length - len(more)] + more

@@ -1,0 +1,106 @@
+"""`cosession heal`: settle now what the next opening for writing would settle anyway."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from ..blocking import BlockingSession
+from ..inspect import Finding, Inspection, temporary_files
+from ..records import Repair
+from .exits import Exit
+from .options import common, file_argument, settings, timeout
+from .output import complain, decorated, patience, printable
+from .verify import describe
+
+_TRIES = 3
+"""How often it is opened to get at temporary files, which are removed only if the lock is free."""
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  $ cosession heal --dry-run context.jsonl
+  $ cosession heal context.jsonl
+
+Every program that opens the session through cosession does this by itself; the command is for
+doing it now, and for being told. Bytes that can't be used are kept aside, never deleted. Damaged
+lines are not touched: they stay in the file, where readers skip them.
+With --dry-run the exit status is 1 if there is something to settle.
+"""
+)
+@file_argument
+@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+@timeout
+@common
+def heal(file: str, dry_run: bool, timeout: float | None) -> None:
+    """Settle what processes that died left behind.
+
+    Unfinished writes are undone or completed, lines that other programs appended are adopted.
+    """
+    lock_dir = settings().lock_dir
+    with Inspection(file, lock_dir=lock_dir) as inspection:
+        before = inspection.findings
+    if dry_run:
+        _tell_plan(before)
+        return
+    logging.getLogger("cosession").setLevel(logging.ERROR)  # the report says it
+    with patience(file, lock_dir, "healing"):
+        repairs, damaged = _settle(file, lock_dir, timeout)
+    with Inspection(file, lock_dir=lock_dir) as inspection:
+        after = inspection.findings
+    _tell_outcome(before, after, repairs)
+    if damaged:
+        complain(
+            f"{file}: {damaged} damaged line(s) stay in the file, and are skipped",
+            hint="`cosession verify --quiet` shows them",
+        )
+    if any(finding.problem for finding in after):
+        click.get_current_context().exit(Exit.OFF)
+
+
+def _settle(file: str, lock_dir: str | None, timeout: float | None) -> tuple[list[Repair], int]:
+    """Open it for writing, wait for the lock, and let the session do its work."""
+    repairs: list[Repair] = []
+    for _ in range(_TRIES):
+        with BlockingSession(file, create=False, lock_dir=lock_dir) as session:
+            with session.transaction(timeout=timeout):
+                pass  # no change, but it needs the lock, and settles everything under it
+            repairs += session.repairs
+            damaged = len(session.damage)
+            if not temporary_files(str(session.path)):
+                break
+    return repairs, damaged
+
+
+def _tell_plan(findings: tuple[Finding, ...]) -> None:
+    plans = [finding for finding in findings if finding.remedy or finding.problem]
+    for finding in plans:
+        click.echo(describe(finding), color=decorated())
+    if not plans:
+        click.echo("nothing to settle")
+    if any(finding.problem for finding in plans):
+        click.get_current_context().exit(Exit.OFF)
+
+
+def _tell_outcome(
+    before: tuple[Finding, ...], after: tuple[Finding, ...], repairs: list[Repair]
+) -> None:
+    still = {finding.code for finding in after}
+    for repair in repairs:
+        click.echo(f"settled: {printable(str(repair))}")
+    done = [
+        finding
+        for finding in before
+        if finding.remedy
+        and finding.code not in still
+        and not (repairs and finding.code == "unfinished-append")
+    ]
+    for finding in done:
+        click.echo(f"settled: {printable(f'{finding.text}; {finding.remedy}')}")
+    for finding in after:
+        if finding.problem:
+            click.echo(describe(finding), color=decorated())
+    if not repairs and not done and not any(finding.problem for finding in after):
+        click.echo("nothing to settle")
