@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .records import Holder, Interrupted, Revision
+    from .records import Holder, Revision, TurnCard
 
 
 class CosessionError(Exception):
@@ -161,12 +161,12 @@ class TurnInterrupted(CosessionError):
     Until somebody decides about what it wrote, everybody can read, and nobody writes messages.
     """
 
-    def __init__(self, path: str, interrupted: Interrupted) -> None:
+    def __init__(self, path: str, card: TurnCard) -> None:
         self.path = path
-        self.interrupted = interrupted
+        self.card = card
         super().__init__(
-            f"{path}: the turn of {interrupted.holder} was interrupted; it began at revision "
-            f"{interrupted.began}. Nothing was changed: keep what it wrote, or roll it back."
+            f"{path}: the turn of {card.holder} was interrupted; it began at revision "
+            f"{card.began}. Nothing was changed: keep what it wrote, or roll it back."
         )
 
 

@@ -217,6 +217,7 @@ def unpack(head: bytes, table: bytes = b"") -> Header | None:
         boot,
         intent,
         serial,
+        turn,
     )
 
 

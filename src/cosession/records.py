@@ -91,8 +91,8 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class Interrupted:
-    """A turn whose process died in the middle."""
+class TurnCard:
+    """What the holder of a turn wrote down about it."""
 
     holder: Holder
     began: Revision

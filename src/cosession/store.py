@@ -45,10 +45,10 @@ from .errors import (
 from .files import translated
 from .header import Appending, Header, Identity, Replacing, Span
 from .lock import LockFile, Peek
-from .records import Holder, Interrupted, Outcome, Repair, Revision
+from .records import Holder, Outcome, Repair, Revision, TurnCard
 from .repair import Cut, RepairPlan, Splice, plan_repair
 from .state import State
-from .turns import TurnFile
+from .turn_lock import Turns
 
 log = logging.getLogger("cosession")
 
@@ -79,7 +79,9 @@ class Request:
     begins: Callable[[Revision], int] | None = None
     """Makes the card of a turn that begins with this operation, and returns the turn's number."""
     ends: bool = False
-    """Whether the turn, whoever's it is, is over behind this operation."""
+    """Whether the turn that is on is over behind this operation."""
+    settles: int = 0
+    """The interrupted turn that this operation decides about; no other one."""
     alone: bool = False
     """Whether the caller has the turn's lock: then a turn that is on was interrupted."""
 
@@ -136,7 +138,7 @@ class Store:
         self._create = create and not read_only
         lock_path = files.lock_path(self.path, lock_dir)
         self.lock = LockFile(lock_path, beside=self.path)
-        self.turn = TurnFile(lock_path.removesuffix(".lock") + ".turn", beside=self.path)
+        self.turns = Turns(lock_path.removesuffix(".lock") + ".turn", beside=self.path)
         self._view = _NOTHING
         self.repairs: tuple[Repair, ...] = ()
         self._fd = -1
@@ -329,6 +331,21 @@ class Store:
                 return fd, view.state.position
             os.close(fd)
         raise StorageError(self.path, "read the session while it is replaced again and again")
+
+    def serial(self) -> int:
+        """A number that changes with everything that anybody does to the session."""
+        with self.lock.peeking() as peek:
+            header = peek() if peek else None
+        return header.serial if header else 0
+
+    def turn_that_is_on(self) -> TurnCard | None:
+        """The card of the turn that the header names, live or interrupted. Takes no lock."""
+        with self.lock.peeking() as peek:
+            header = peek() if peek else None
+        if header is None or not header.turn:
+            return None
+        card = self.turns.read()
+        return card if card and card.token == header.turn else self._unknown_turn(header)
 
     # ---- settling, under the lock -----------------------------------------------------------
 
@@ -574,23 +591,23 @@ class Store:
 
     def _require_turn(self, header: Header, request: Request) -> Header:
         """Raise, unless the request may be carried out as far as turns go."""
+        if request.settles and request.settles != header.turn:
+            raise TurnEnded(f"{self.path}: the turn is over; another terminal has settled it")
         if request.turn and not header.turn:
             # The lock file was made anew; the turn's own lock is still ours.
             return replace(header, turn=request.turn)
-        if header.turn in (0, request.turn) or request.any_time:
+        if header.turn in (0, request.turn, request.settles) or request.any_time:
             return header
         if request.turn:
-            raise TurnEnded(f"{self.path}: the turn was taken over by another terminal")
-        interrupted = self.turn.read()
-        if request.alone and not request.ends:
-            raise TurnInterrupted(self.path, interrupted or self._unknown_turn(header))
-        if not request.alone:
-            raise TurnHeld(self.path, interrupted.holder if interrupted else None)
-        return header
+            raise TurnEnded(f"{self.path}: the turn is over; another terminal has settled it")
+        card = self.turns.read()
+        if request.alone:
+            raise TurnInterrupted(self.path, card or self._unknown_turn(header))
+        raise TurnHeld(self.path, card.holder if card else None)
 
-    def _unknown_turn(self, header: Header) -> Interrupted:
+    def _unknown_turn(self, header: Header) -> TurnCard:
         """A turn whose card is lost: it is taken to begin where the session stands."""
-        return Interrupted(Holder(0), self.revision, header.turn)
+        return TurnCard(Holder(0), self.revision, header.turn)
 
     def _mark_turn(self, header: Header, request: Request) -> Header:
         """Note that a turn has begun, or is over."""

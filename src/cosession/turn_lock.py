@@ -24,24 +24,28 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import _platform
+from .files import translated
 from .lock import KernelLock
-from .records import Holder, Interrupted, Revision
+from .records import Holder, Revision, TurnCard
+
+_COURTESY = 0.25
+"""Seconds for which a terminal that hands its turn over waits for somebody to take it."""
 
 _CARD_AT, _NOTE_AT, _SIZE = 16, 1024, 1008
 
 
-class TurnFile:
+class Turns:
     """The file of a session's turns."""
 
     def __init__(self, path: str, *, beside: str) -> None:
         self.path = path
         self._beside = beside
 
-    def handle(self) -> KernelLock:
-        """A lock of its own on the file."""
-        return KernelLock(self.path, beside=self._beside)
+    def handle(self) -> TurnLock:
+        """A handle of its own on the turn's lock."""
+        return TurnLock(self.path, beside=self._beside)
 
-    def read(self) -> Interrupted | None:
+    def read(self) -> TurnCard | None:
         """The card of the turn that is on, or was the last; `None` if there is none."""
         match self._read(_CARD_AT):
             case {
@@ -50,7 +54,7 @@ class TurnFile:
                 "position": int(position),
                 **rest,
             }:
-                return Interrupted(_holder(rest), Revision(generation, position), token)
+                return TurnCard(_holder(rest), Revision(generation, position), token)
         return None
 
     def note(self, token: int) -> Holder | None:
@@ -70,7 +74,7 @@ class TurnFile:
 
     def held(self) -> bool:
         """Whether anybody has the turn's lock at this moment."""
-        lock = self.handle()
+        lock = KernelLock(self.path, beside=self._beside)
         try:
             return os.path.exists(self.path) and not lock.try_acquire()
         finally:
@@ -86,10 +90,49 @@ class TurnFile:
                 return None
 
 
-def write_card(lock: KernelLock, token: int, label: str, began: Revision) -> None:
-    """Say who has the turn, and where it begins. The lock is held."""
-    card = {"turn": token, "generation": began.generation, "position": began.position}
-    lock.write_at(_CARD_AT, _packed(card | _self(label)))
+class TurnLock:
+    """The turn's lock, and the turnstile in front of it.
+
+    Who waits stands at the turnstile, one process after the other. Otherwise a terminal that ends
+    a turn and begins the next one at once would win against all those who have yet to wake up.
+    """
+
+    def __init__(self, path: str, *, beside: str) -> None:
+        self.path = path
+        self._turnstile = KernelLock(f"{path}.queue", beside=beside)
+        self._lock = KernelLock(path, beside=beside)
+
+    @property
+    def held(self) -> bool:
+        return self._lock.held
+
+    def try_acquire(self) -> bool:
+        """Take the lock if it is free and nobody waits for it."""
+        if not self._turnstile.try_acquire():
+            return False
+        try:
+            return self._lock.try_acquire()
+        finally:
+            self._turnstile.release()
+
+    def acquire(self, *, wanted: Callable[[], bool]) -> bool:
+        """Wait for the lock, behind those who wait already, for as long as it is `wanted`."""
+        if not self._turnstile.acquire(wanted=wanted):
+            return False
+        try:
+            return self._lock.acquire(wanted=wanted)
+        finally:
+            self._turnstile.release()
+
+    def close(self) -> None:
+        """Unlock, if it is locked, and close."""
+        self._turnstile.close()
+        self._lock.close()
+
+    def write_card(self, token: int, label: str, began: Revision) -> None:
+        """Say who has the turn, and where it begins. The lock is held."""
+        card = {"turn": token, "generation": began.generation, "position": began.position}
+        self._lock.write_at(_CARD_AT, _packed(card | _self(label)))
 
 
 def new_token() -> int:
@@ -129,42 +172,56 @@ def _packed(card: dict[str, object]) -> bytes:
 class Ticket:
     """One wait for a turn's lock, that can be given up."""
 
-    def __init__(self, lock: KernelLock) -> None:
+    def __init__(self, lock: TurnLock) -> None:
         self.lock = lock
         self._guard = threading.Lock()
-        self._came = False
-        self._withdrawn = False
+        self._waiting = False
+        self._given_up = False
+        self._error: OSError | None = None
 
     def try_now(self) -> bool:
-        """Take the lock if it is free."""
-        self._came = self.lock.try_acquire()
-        return self._came
+        """Take the lock if it is free and nobody waits for it."""
+        return self.lock.try_acquire()
 
-    def wait(self, when_it_comes: Callable[[], None]) -> None:
-        """Wait on a thread, and call back on it, unless the ticket is withdrawn before.
+    def wait(
+        self, when_it_comes: Callable[[], object], *, behind: Callable[[], bool] | None = None
+    ) -> None:
+        """Wait on a daemon thread, and call back on it, unless the ticket is given up before.
 
-        An error of the system's ends the wait as well; `lock.held` tells the difference.
+        With `behind`, which tells whether somebody else has had the lock by now, the others get a
+        moment to take it first.
         """
+        self._waiting = True
         threading.Thread(
-            target=self._wait, args=(when_it_comes,), name="cosession-turn", daemon=True
+            target=self._wait, args=(when_it_comes, behind), name="cosession-turn", daemon=True
         ).start()
 
-    def withdraw(self) -> bool:
-        """Give up the wait; False if the lock has come already, and is the caller's to release."""
-        with self._guard:
-            if not self._came:
-                self._withdrawn = True
-            return self._withdrawn
+    def require_lock(self) -> None:
+        """Raise what went wrong with the wait, if anything."""
+        if self._error is not None:
+            with translated(self.lock.path, "wait for the turn"):
+                raise self._error
 
-    def _wait(self, when_it_comes: Callable[[], None]) -> None:
-        try:
-            self.lock.acquire(wanted=lambda: not self._withdrawn)
-        except OSError:
-            self.lock.close()
+    def give_up(self) -> None:
+        """Let go of the lock, or of the wait for it. The lock is handed on when it comes."""
         with self._guard:
-            if not self._withdrawn:
-                self._came = True
-        if self._came:
-            when_it_comes()
-        else:
-            self.lock.close()
+            self._given_up = True
+            if not self._waiting:
+                self.lock.close()
+
+    def _wait(
+        self, when_it_comes: Callable[[], object], behind: Callable[[], bool] | None
+    ) -> None:
+        try:
+            deadline = time.monotonic() + _COURTESY
+            while behind and not behind() and not self._given_up and time.monotonic() < deadline:
+                time.sleep(_COURTESY / 100)
+            self.lock.acquire(wanted=lambda: not self._given_up)
+        except OSError as error:
+            self._error = error
+        with self._guard:
+            self._waiting = False
+            if self._given_up:
+                self.lock.close()
+                return
+        when_it_comes()
