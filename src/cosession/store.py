@@ -220,9 +220,12 @@ class Store:
         if self._fd < 0:
             access = os.O_RDONLY if self.read_only else os.O_RDWR | os.O_APPEND
             fd = _platform.open_file(self.path, access)
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise NotASession(self.path, "its place is taken by something not a file")
+            except BaseException:
                 os.close(fd)
-                raise NotASession(self.path, "the file's place is taken by something not a file")
+                raise
             self._fd = fd
         try:
             yield self._fd
@@ -588,16 +591,18 @@ class Store:
                     if self.durable:
                         self._sync(fd)
                     stop = start + shift + len(data)
+                    state = batch.state
+                    if shift:
+                        state = self.state
+                        for piece in files.read_lines(fd, start, stop):
+                            state = state.fold(piece)
                     header = self._publish(fd, header, stop, b"" if shift else data[-_MARK:])
                 except BaseException:
                     if not self._undo_append(fd, header, intent, data):
                         results.update(batch.outcomes)
                     raise
-            if shift:
-                self._catch_up(header)
-                batch.shift(shift)
-            else:
-                self._view = _View(header.generation, header.identity, batch.state)
+            batch.shift(shift)
+            self._view = _View(header.generation, header.identity, state)
         results.update(batch.outcomes)
         return header
 
@@ -656,7 +661,6 @@ class Store:
         with translated(self.path, f"replace the file ({name})"):
             with self._data() as fd:
                 header, rotated = self._exchange(fd, header, edit, announce=name)
-            self._catch_up(header)
             if self.durable:
                 try:
                     _platform.sync_folder(os.path.dirname(self.path))
@@ -682,6 +686,10 @@ class Store:
             self._fill(fd, new, edit)
             status = os.fstat(new)
             identity = Identity.of(status.st_dev, status.st_ino)
+            # What it holds is read while a failure to read it can still be undone.
+            state = self._base(header.generation + 1, identity, edit.kept, status.st_size)
+            for piece in files.read_lines(new, state.position, status.st_size):
+                state = state.fold(piece)
             _platform.require_replaceable(self.path)
             if announce:
                 intent = Replacing(identity, edit.kept)
@@ -707,6 +715,7 @@ class Store:
             if new >= 0:
                 os.close(new)
         header = Header(header.generation + 1, identity, status.st_size, edit.kept)
+        self._view = _View(header.generation, identity, state)
         try:
             with self._data() as fd:
                 header = self._publish(fd, header, status.st_size)
