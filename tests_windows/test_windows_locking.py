@@ -19,10 +19,10 @@ import _winapi
 import msvcrt
 
 from filelock import FileLock, Timeout
-from windows_terminal import terminal
 
 from cosession import BlockingSession, LockTimeout, Session, _platform
 from cosession.lock import LockFile
+from windows_terminal import terminal
 
 USER = {"role": "user", "content": "hi"}
 

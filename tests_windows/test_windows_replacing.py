@@ -18,10 +18,9 @@ if sys.platform != "win32":
 import _winapi
 import msvcrt
 
-from windows_terminal import terminal
-
 from cosession import BlockingSession, FileBusy, NotWritable, StorageFull, _platform, files
 from cosession._platform import _windows
+from windows_terminal import terminal
 
 USER = {"role": "user", "content": "hi"}
 

@@ -20,9 +20,9 @@ if sys.platform != "win32":
 
 import aiofiles
 import aiofiles.os
-from windows_terminal import terminal
 
 from cosession import Session
+from windows_terminal import terminal
 
 TASKS, ROUNDS = 8, 6
 

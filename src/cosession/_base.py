@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from . import _fork
 from .codec import encode_system_prompt, encode_usage
 from .commits import CommitQueue
 from .edits import Add, AddCheckpoint, Clear, RevertTo, SetSystemPrompt, Step
-from .errors import InvalidMessage, ReadOnlySession, TurnHeld, TurnTimeout
+from .errors import (
+    InvalidMessage,
+    ReadOnlySession,
+    SessionClosed,
+    TurnHeld,
+    TurnTimeout,
+)
 from .files import translated
 from .records import Damage, Holder, Outcome, Repair, Revision, TurnCard
-from .state import History
+from .state import History, State
 from .store import Request, Store
 
 if TYPE_CHECKING:
@@ -77,10 +87,58 @@ class SessionBase(Generic[T]):
         self._turn = 0
         """The number of the turn that this object has; 0 if it has none."""
         self._queue: CommitQueue | None = None
+        self._opening = threading.Lock()
+        self._owner = os.getpid()
+        _fork.watch(self)
         self._message_type = message_type
         self._codec_: MessageCodec[Any] | None = None
 
+    # ---- opening and closing ----------------------------------------------------------------
+
+    def _open(self) -> CommitQueue:
+        """Open the file, with a store of its own: the last one may have a thread asleep on it."""
+        if not self._opening.acquire(blocking=False):
+            raise SessionClosed(f"{self.path}: the session is being opened already")
+        try:
+            if self._queue is not None:
+                raise SessionClosed(f"{self.path}: the session is open already")
+            store = self._store.fresh()
+            try:
+                store.open()
+                self._store, self._queue = store, CommitQueue(store)
+            except BaseException:
+                store.close()
+                raise
+            self._owner = os.getpid()
+            return self._queue
+        finally:
+            self._opening.release()
+
+    def _forget_queue(self, queue: CommitQueue) -> None:
+        if self._queue is queue:
+            self._queue = None
+
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        queue = self.__dict__.get("_queue")
+        if queue is None or is_finalizing() or self._owner != os.getpid():
+            return
+        if self._warns_unclosed:
+            message = f"the session {self._store.path} was not closed"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+        queue.abandon()
+
+    _warns_unclosed = True
+
+    def after_fork_in_child(self) -> None:
+        self._opening = threading.Lock()
+
     # ---- the state --------------------------------------------------------------------------
+
+    @property
+    def _state(self) -> State:
+        if self._queue is not None and self._store.knows_nothing:
+            self._queue.look()  # Ctrl-C or a fork made us drop what we knew
+        return self._store.state
 
     @property
     def path(self) -> Path:
@@ -90,44 +148,45 @@ class SessionBase(Generic[T]):
     @property
     def history(self) -> History[T]:
         """The messages, oldest first, as of `revision`. Decodes what nobody has asked for yet."""
-        state = self._store.state
+        state = self._state
         return state.log.messages(state.message_count, self._codec.decode)
 
     @property
     def system_prompt(self) -> str | None:
-        return self._store.state.system_prompt
+        return self._state.system_prompt
 
     @property
     def token_count(self) -> int:
         """The last recorded count; 0 if there is none."""
-        return self._store.state.token_count
+        return self._state.token_count
 
     @property
     def history_after_usage(self) -> Sequence[T]:
         """The messages that the token count doesn't cover yet."""
-        state = self._store.state
+        state = self._state
         covered = state.log.messages(state.messages_at_usage, self._codec.decode)
         return self.history[len(covered) :]
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
         """The checkpoints that can be reverted to, oldest first."""
-        return self._store.state.checkpoints()
+        return self._state.checkpoints()
 
     @property
     def next_checkpoint(self) -> int:
         """The number that the next checkpoint will get, unless another process is faster."""
-        return self._store.state.next_checkpoint
+        return self._state.next_checkpoint
 
     @property
     def revision(self) -> Revision:
         """Where in the file this state stands; what `expect=` takes."""
+        _ = self._state
         return self._store.revision
 
     @property
     def damage(self) -> tuple[Damage, ...]:
         """The lines that can't be used, in their order. Decodes every message."""
-        state = self._store.state
+        state = self._state
         undecodable = state.log.damage(state.message_count, self._codec.decode)
         return tuple(sorted(state.damaged_lines() + undecodable, key=lambda line: line.offset))
 

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from ._base import (
     rotated_path,
     system_prompt,
 )
-from .commits import CommitQueue, Operation, tries_once
+from .commits import CommitQueue, Operation, insist, tries_once
 from .edits import Clear, RevertTo
 from .errors import SessionClosed, TurnEnded, TurnHeld
 from .files import translated
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from .messages import Message
 
 T = TypeVar("T")
+
+_SLICE = 0.1
+"""Seconds that Ctrl-C may take on Windows."""
 
 
 class BlockingSession(SessionBase[T], Generic[T]):
@@ -100,17 +103,14 @@ class BlockingSession(SessionBase[T], Generic[T]):
 
     def open(self) -> None:
         """Open or create the file, heal what a dead process left, and fold it."""
-        if self._queue is not None:
-            raise SessionClosed(f"{self.path}: the session is open already")
-        self._store = self._store.fresh()
-        self._store.open()
-        self._queue = CommitQueue(self._store)
+        self._open()
 
     def close(self) -> None:
         """Let go of the file. Calls of other threads that still wait raise `SessionClosed`."""
-        queue, self._queue = self._queue, None
+        queue = self._queue
         if queue is not None:
             queue.close()
+            self._forget_queue(queue)
 
     # ---- changing the session ---------------------------------------------------------------
 
@@ -260,7 +260,7 @@ class BlockingSession(SessionBase[T], Generic[T]):
             Where the session stands now.
         """
         queue = self._open_queue()
-        if not self._store.look() and not self._store.read_only:
+        if not queue.look() and not self._store.read_only:
             queue.try_settle()
         return self.revision
 
@@ -292,23 +292,42 @@ class BlockingSession(SessionBase[T], Generic[T]):
 
     def _commit(self, request: Request, timeout: float | None) -> Outcome:
         queue = self._open_queue()
-        operation = queue.add(request, once=tries_once(timeout))
+        operation = Operation(request, once=tries_once(timeout))
         try:
+            queue.add(operation)
             if not queue.try_pass() or not operation.settled:
                 self._wait(queue, operation, timeout)
         except BaseException:
             # Ctrl-C. What waits is withdrawn; what is being committed is settled in a moment.
-            if not queue.withdraw(operation) and not operation.settled:
+            if not insist(lambda: queue.withdraw(operation)) and not operation.settled:
                 self._wait(queue, operation, None)
             raise
         return operation.outcome()
 
     def _wait(self, queue: CommitQueue, operation: Operation, timeout: float | None) -> None:
-        settled = threading.Event()
-        queue.call_when_settled(operation, settled.set)
+        # A bare lock: Ctrl-C in the middle of an `Event` may leave that unusable.
+        settled = threading.Lock()
+        settled.acquire()
+
+        def settle() -> None:
+            with suppress(RuntimeError):  # told a second time
+                settled.release()
+
+        queue.call_when_settled(operation, settle)
         queue.start_pass()
-        if settled.wait(queue.patience(timeout)):
+        if _acquired(settled, queue.patience(timeout)):
             return
         if queue.withdraw(operation):
             raise queue.timeout(operation)
-        settled.wait()
+        _acquired(settled, None)
+
+
+def _acquired(lock: threading.Lock, patience: float | None) -> bool:
+    """Wait for a lock, in slices: Windows lets Ctrl-C through only between two waits."""
+    deadline = None if patience is None else time.monotonic() + patience
+    while True:
+        left = _SLICE if deadline is None else deadline - time.monotonic()
+        if lock.acquire(timeout=max(0.0, min(left, _SLICE))):
+            return True
+        if left <= 0:
+            return False

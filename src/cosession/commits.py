@@ -8,6 +8,9 @@
 3. A pass runs on the caller's thread if the lock is free (`try_pass`), else on one daemon thread,
    which may sleep in the kernel for as long as another process pleases without keeping the
    interpreter from exiting. If nobody wants the lock any more when it comes, it is handed back.
+4. Ctrl-C may interrupt a pass on the caller's thread behind any call that it makes. The pass then
+   lets go of everything, settles what has happened and queues up the rest again: the caller
+   withdraws its own operation, and the commit thread sees to those of other threads.
 """
 
 from __future__ import annotations
@@ -15,14 +18,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isnan
+from typing import TypeVar
 
 from . import _fork, _platform
 from .errors import CosessionError, LockTimeout, SessionClosed
 from .files import translated
 from .records import Outcome
 from .store import Request, Result, Store
+
+T = TypeVar("T")
 
 _TIME_TO_WAKE = 0.02
 """Seconds."""
@@ -45,16 +51,29 @@ def tries_once(timeout: float | None) -> bool:
     return timeout is not None and timeout <= 0
 
 
+def insist(action: Callable[[], T]) -> T:
+    """Do something that may be repeated, and don't let Ctrl-C keep it from being done: the caller
+    is on the way out because of another one."""
+    while True:
+        try:
+            return action()
+        except Exception:
+            raise
+        except BaseException:
+            continue
+
+
 class Operation:
     """One request on its way through the queue."""
 
-    __slots__ = ("_on_settled", "_result", "once", "request", "since", "withdrawn")
+    __slots__ = ("_on_settled", "_result", "once", "queued", "request", "since", "withdrawn")
 
     def __init__(self, request: Request, *, once: bool) -> None:
         self.request = request
         self.once = once
         """Give up if the lock isn't free at the first try."""
         self.since = time.monotonic()
+        self.queued = False
         self.withdrawn = False
         self._result: Result | None = None
         self._on_settled: Callable[[], None] | None = None
@@ -84,8 +103,11 @@ class CommitQueue:
         self._guard = threading.Lock()
         self._work = threading.Condition(self._guard)
         self._waiting: deque[Operation] = deque()
-        self._passing = threading.Lock()
-        """Held by the thread that runs a pass."""
+        self._passing = threading.RLock()
+        """Held by the thread that runs a pass. An RLock, because that one can be let go of without
+        knowing whether one has it, and right behind an interrupted `acquire` nobody knows."""
+        self._passer = 0
+        """That thread's id."""
         self._thread: threading.Thread | None = None
         self._asleep = False
         """Whether the thread's pass is waiting for another process."""
@@ -94,24 +116,25 @@ class CommitQueue:
         """When the last slow commit on an event loop's thread is forgotten."""
         _fork.watch(self)
 
-    def add(self, request: Request, *, once: bool = False) -> Operation:
-        """Queue a request.
+    def add(self, operation: Operation) -> None:
+        """Queue an operation. Withdraw it if this raises, be it Ctrl-C.
 
         Raises:
             SessionClosed: The queue is closed.
         """
-        operation = Operation(request, once=once)
         with self._guard:
             if self._closed:
                 raise SessionClosed(f"{self.store.path}: the session is closed")
             self._waiting.append(operation)
-        return operation
+            operation.queued = True
 
     def withdraw(self, operation: Operation) -> bool:
         """Take back what still waits; False if it is being committed, or settled already."""
         with self._guard:
             if operation in self._waiting:
                 self._waiting.remove(operation)
+                operation.withdrawn = True
+            elif not operation.queued:
                 operation.withdrawn = True
             return operation.withdrawn
 
@@ -142,61 +165,93 @@ class CommitQueue:
 
     def try_pass(self) -> bool:
         """Commit what waits on this thread, if neither another thread nor process is at it."""
-        if not self._passing.acquire(blocking=False):
-            return False
-        try:
-            return self._settle_errors(self._pass_now)
-        finally:
-            self._passing.release()
+        return self._exclusively(lambda: self._settle_errors(self._pass_now))
 
     def try_quick_pass(self) -> bool:
         """`try_pass`, if it takes no longer than a few short system calls: for an event loop."""
         if not _platform.KEEPS_FILES_OPEN:
             return False  # opening a file may have to wait for whoever has it open
-        if time.monotonic() < self._slow_until or not self._passing.acquire(blocking=False):
+        if time.monotonic() < self._slow_until:
             return False
-        try:
-            began = time.monotonic()
-            done = self._pass_quickly()
-            if time.monotonic() - began > _QUICK:
-                self._slow_until = began + _CAUTION
-            return done
-        finally:
-            self._passing.release()
+        return self._exclusively(self._pass_quickly)
 
     def _pass_quickly(self) -> bool:
+        began = time.monotonic()
         try:
             if not self.store.lock.try_acquire():
                 return False
         except (CosessionError, OSError):
             return False  # a thread will find out again, and say so
-        return self._commit(quickly=True)
+        done = self._commit(quickly=True)
+        if time.monotonic() - began > _QUICK:
+            self._slow_until = began + _CAUTION
+        return done
 
     def try_settle(self) -> bool:
         """Heal and fold in everything, if neither another thread nor process is at it."""
-        if not self._passing.acquire(blocking=False):
-            return False
+        return self._exclusively(self._settle_now)
+
+    def _settle_now(self) -> bool:
+        with translated(self.store.lock.path, "take the lock"):
+            if not self.store.lock.try_acquire():
+                return False
         try:
-            with translated(self.store.lock.path, "take the lock"):
-                if not self.store.lock.try_acquire():
-                    return False
-            try:
-                self.store.settle()
-            finally:
-                self.store.lock.release()
-            return True
+            self.store.settle()
         finally:
-            self._passing.release()
+            self.store.lock.release()
+        return True
+
+    def look(self) -> bool:
+        """Fold in what can be seen without the lock. Tells whether that is everything."""
+        try:
+            return self.store.look()
+        finally:
+            if self._closed:  # meanwhile, and nobody else would close what this opened
+                self._close_store()
+
+    def _exclusively(self, a_pass: Callable[[], bool], *, wait: bool = False) -> bool:
+        """Run a pass, if no other thread is at it; with `wait`, once none is.
+
+        Raises:
+            CosessionError: This very thread is at it: a signal handler called.
+        """
+        me = threading.get_ident()
+        self._refuse_nested(me)
+        try:
+            if not self._passing.acquire(blocking=wait):
+                return False
+            self._passer = me
+            # What comes late to a closed session would open its files again, for good.
+            return not self._closed and a_pass()
+        except Exception:
+            raise
+        except BaseException:
+            if self._passer == me:
+                insist(self.store.forget)
+            raise
+        finally:
+            # In place, not in a function or a `with`: on the way into those Ctrl-C gets through.
+            if self._passer == me:
+                self._passer = 0
+            try:
+                self._passing.release()
+            except RuntimeError:
+                pass  # another thread has it
+
+    def _refuse_nested(self, me: int) -> None:
+        if self._passer == me:
+            raise CosessionError(
+                f"{self.store.path}: called in the middle of another call, by a signal handler?"
+            )
 
     def start_pass(self) -> None:
         """See to it that the thread runs a pass as long as something waits."""
         with self._guard:
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="cosession-commit", daemon=True
-                )
-                self._thread.start()
-            self._work.notify()
+                thread = threading.Thread(target=self._run, name="cosession-commit", daemon=True)
+                thread.start()
+                self._thread = thread  # not before: there may be none to be had, or Ctrl-C comes
+            self._work.notify_all()
 
     def _pass_now(self) -> bool:
         with translated(self.store.lock.path, "take the lock"):
@@ -225,30 +280,43 @@ class CommitQueue:
 
         False if it could not be done quickly; then it waits again.
         """
-        taken: list[Operation] = []
+        taken, fresh = deque[Operation](), deque[Operation]()
+        settled: dict[int, Result] = {}
         results: list[Result] | None = []
         try:
             with self._guard:
-                taken.extend(self._waiting)
-                self._waiting.clear()
+                taken, self._waiting = self._waiting, fresh
             if taken:
                 commit = self.store.commit_quickly if quickly else self.store.commit
-                results = commit([operation.request for operation in taken])
+                results = commit([operation.request for operation in taken], settled)
             if results is None:
-                with self._guard:
-                    self._waiting.extendleft(reversed(taken))
+                self._queue_again(taken, settled)
             self.store.lock.release()
-        except BaseException as error:
-            # Ctrl-C, or a defect of ours: the store has dropped what it can't be sure of.
+            if results is not None:
+                self._settle(taken, results)
+        except Exception as error:  # a defect of ours: nobody must wait for ever because of it
             self.store.forget()
-            reason = CosessionError(f"{self.store.path}: interrupted: {error!r}")
-            self._settle(taken, [reason] * len(taken))
+            reason = self._unexpected(error)
+            self._settle(taken, [settled.get(at, reason) for at in range(len(taken))])
+        except BaseException:
+            insist(self.store.forget)
+            insist(lambda: self._queue_again(taken, settled))
             raise
-        if results is not None:
-            self._settle(taken, results)
         return results is not None
 
-    def _settle(self, operations: list[Operation], results: list[Result]) -> None:
+    def _queue_again(self, taken: Sequence[Operation], settled: dict[int, Result]) -> None:
+        """Settle those that have a result, and let the others wait as before."""
+        rest = deque[Operation]()
+        with self._guard:
+            for at, operation in enumerate(taken):
+                if at not in settled and operation not in self._waiting:
+                    rest.append(operation)
+            rest.extend(self._waiting)
+            self._waiting = rest
+            self._work.notify_all()
+        self._settle([taken[at] for at in settled], list(settled.values()))
+
+    def _settle(self, operations: Sequence[Operation], results: Sequence[Result]) -> None:
         callbacks = []
         with self._guard:
             for operation, result in zip(operations, results, strict=True):
@@ -262,17 +330,27 @@ class CommitQueue:
         """Run a pass; an error about the lock itself goes to everybody who waits for it."""
         try:
             return a_pass()
+        except CosessionError as error:
+            self._refuse(error)
         except Exception as error:
-            if isinstance(error, CosessionError):
-                reason = error
-            else:  # a defect of ours must not leave anybody waiting for ever
-                reason = CosessionError(f"{self.store.path}: unexpected: {error!r}")
-                reason.__cause__ = error
+            self._refuse(self._unexpected(error))
+        return True
+
+    def _refuse(self, reason: CosessionError) -> None:
+        """Settle everything that waits with an error."""
+        refused, fresh = deque[Operation](), deque[Operation]()
+        try:
             with self._guard:
-                taken = list(self._waiting)
-                self._waiting.clear()
-            self._settle(taken, [reason] * len(taken))
-            return True
+                refused, self._waiting = self._waiting, fresh
+            self._settle(refused, [reason] * len(refused))
+        except BaseException:
+            insist(lambda: self._settle(refused, [reason] * len(refused)))
+            raise
+
+    def _unexpected(self, error: Exception) -> CosessionError:
+        reason = CosessionError(f"{self.store.path}: unexpected: {error!r}")
+        reason.__cause__ = error
+        return reason
 
     def _refuse_once(self) -> None:
         """Settle what wants the lock at the first try or not at all. The guard is held."""
@@ -290,8 +368,7 @@ class CommitQueue:
                     self._work.wait()
                 if self._closed:
                     break
-            with self._passing:
-                self._settle_errors(self._pass_when_free)
+            self._exclusively(lambda: self._settle_errors(self._pass_when_free), wait=True)
         self._close_store()
 
     # ---- the end ----------------------------------------------------------------------------
@@ -301,18 +378,25 @@ class CommitQueue:
 
         If the thread sleeps in the kernel it closes the files when it wakes up.
         """
+        self._refuse_nested(threading.get_ident())
         with self._guard:
             self._closed = True
-            refused = list(self._waiting)
-            self._waiting.clear()
             thread = self._thread
-            self._work.notify()
-        error = SessionClosed(f"{self.store.path}: closed while the operation waited")
-        self._settle(refused, [error] * len(refused))
+            self._work.notify_all()
+        self._refuse(SessionClosed(f"{self.store.path}: closed while the operation waited"))
         if thread is None:
             self._close_store()
         elif not self._asleep or not _platform.CAN_BLOCK:
             thread.join(timeout=5)
+
+    def abandon(self) -> None:
+        """Close without waiting for anything. May be called in the middle of anything, by the
+        garbage collector, so on a thread of its own."""
+        self._closed = True
+        try:
+            threading.Thread(target=self.close, name="cosession-close", daemon=True).start()
+        except RuntimeError:
+            pass  # the interpreter is exiting, and so are the files
 
     def _close_store(self) -> None:
         with self._passing:
@@ -322,7 +406,8 @@ class CommitQueue:
         # The thread is the parent's, and so is everything that waits.
         self._guard = threading.Lock()
         self._work = threading.Condition(self._guard)
-        self._passing = threading.Lock()
+        self._passing = threading.RLock()
+        self._passer = 0
         self._waiting = deque()
         self._thread = None
         self._asleep = False

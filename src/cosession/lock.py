@@ -174,10 +174,13 @@ class KernelLock:
             done += _platform.pwrite(self._fd, data[done:], offset + done)
 
     def _adopt(self, fd: int) -> None:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise NotASession(self.path, "the lock's place is taken by something not a file")
+        except BaseException:
             os.close(fd)
-            raise NotASession(self.path, "the lock's place is taken by something not a file")
+            raise
         self._fd = fd
         self._node = (status.st_dev, status.st_ino)
 
@@ -269,6 +272,13 @@ class Peek:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+
+    def plain(self) -> bool:
+        """Whether it is a file at all: something else may have been put in its place."""
+        try:
+            return stat.S_ISREG(os.fstat(self.fd).st_mode)
+        except OSError:
+            return False
 
     def empty(self) -> bool:
         return os.fstat(self.fd).st_size == 0

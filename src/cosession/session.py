@@ -22,7 +22,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from . import _fork
 from ._base import (
     Durability,
     DuringTurn,
@@ -99,7 +98,6 @@ class Session(SessionBase[T], Generic[T]):
         """Held by the coroutine that waits for another terminal's turn."""
         self._turn_owner: asyncio.Task[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        _fork.watch(self)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -122,18 +120,24 @@ class Session(SessionBase[T], Generic[T]):
             HardLinked: The file has a second name.
             StorageError: The system refuses.
         """
-        if self._queue is not None:
-            raise SessionClosed(f"{self.path}: the session is open already")
-        self._store = self._store.fresh()
-        await _uncancelled(asyncio.to_thread(self._store.open))
-        self._queue = CommitQueue(self._store)
+        opened: list[CommitQueue] = []
+        try:
+            await _uncancelled(asyncio.to_thread(lambda: opened.append(self._open())))
+        except asyncio.CancelledError:
+            if opened:
+                await self.close()
+            raise
+        self._lock = asyncio.Lock()  # an earlier one may belong to an earlier event loop
         self._loop = asyncio.get_running_loop()
 
     async def close(self) -> None:
         """Let go of the file. Operations of other tasks that still wait raise `SessionClosed`."""
-        queue, self._queue = self._queue, None
+        queue = self._queue
         if queue is not None:
-            await _uncancelled(asyncio.to_thread(queue.close))
+            try:
+                await _uncancelled(asyncio.to_thread(queue.close))
+            finally:
+                self._forget_queue(queue)
 
     # ---- changing the session ---------------------------------------------------------------
 
@@ -338,7 +342,7 @@ class Session(SessionBase[T], Generic[T]):
             Where the session stands now.
         """
         queue = self._open_queue()
-        seen = await _uncancelled(asyncio.to_thread(self._store.look))
+        seen = await _uncancelled(asyncio.to_thread(queue.look))
         if not seen and not self._store.read_only:
             await _uncancelled(asyncio.to_thread(queue.try_settle))
         return self.revision
@@ -390,8 +394,9 @@ class Session(SessionBase[T], Generic[T]):
 
     async def _commit(self, request: Request, timeout: float | None) -> Outcome:
         queue = self._open_queue()
-        operation = queue.add(request, once=tries_once(timeout))
+        operation = Operation(request, once=tries_once(timeout))
         try:
+            queue.add(operation)
             async with asyncio.timeout(queue.patience(timeout)):
                 async with self._lock:
                     if not operation.settled:
@@ -403,6 +408,9 @@ class Session(SessionBase[T], Generic[T]):
                 await _uncancelled(self._settlement(queue, operation))
             if isinstance(error, asyncio.CancelledError):
                 raise
+        except BaseException:
+            queue.withdraw(operation)  # no thread can be had, or the event loop is torn down
+            raise
         return operation.outcome()
 
     async def _lead(self, queue: CommitQueue, operation: Operation) -> None:
@@ -426,6 +434,7 @@ class Session(SessionBase[T], Generic[T]):
         return future.future
 
     def after_fork_in_child(self) -> None:
+        super().after_fork_in_child()
         self._lock = asyncio.Lock()
         self._line = asyncio.Lock()
         self._turn_owner = None

@@ -152,6 +152,11 @@ class Store:
         return self._view.state
 
     @property
+    def knows_nothing(self) -> bool:
+        """Whether the state was dropped, or never read."""
+        return self._view is _NOTHING
+
+    @property
     def generation(self) -> int:
         """0 while nothing is known of any: no lock file, or one that can't be read."""
         return self._view.generation
@@ -199,9 +204,9 @@ class Store:
 
     def fresh(self) -> Store:
         """Another handle of the same kind. A closed one may have a thread asleep on its lock."""
-        path, durable, create, read_only, lock_dir = self._options
+        _, durable, create, read_only, lock_dir = self._options
         return Store(
-            path, durable=durable, create=create, read_only=read_only, lock_dir=lock_dir
+            self.path, durable=durable, create=create, read_only=read_only, lock_dir=lock_dir
         )
 
     def close(self) -> None:
@@ -233,9 +238,12 @@ class Store:
         if self._fd < 0:
             access = os.O_RDONLY if self.read_only else os.O_RDWR | os.O_APPEND
             fd = _platform.open_file(self.path, access)
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise NotASession(self.path, "its place is taken by something not a file")
+            except BaseException:
                 os.close(fd)
-                raise NotASession(self.path, "the file's place is taken by something not a file")
+                raise
             self._fd = fd
         try:
             yield self._fd
@@ -505,17 +513,23 @@ class Store:
 
     # ---- committing, under the lock ---------------------------------------------------------
 
-    def commit(self, requests: Sequence[Request]) -> list[Result]:
+    def commit(
+        self, requests: Sequence[Request], settled: dict[int, Result] | None = None
+    ) -> list[Result]:
         """Carry out these operations one after the other, each whole or not at all.
 
         The lock is held. What one of them does wrong (a conflict, an unknown checkpoint) is its
         own result; appends that follow each other go out in one write. After anything that isn't
-        an error of ours (Ctrl-C, out of memory) the state is dropped and read anew next time.
+        an error of ours (Ctrl-C, out of memory) the state is dropped and read anew next time, and
+        `settled` tells which requests, by their number, have had which result; the others have
+        not happened.
         """
         with self._mutex:
-            return self._commit_all(requests, None)
+            return self._commit_all(requests, None, settled)
 
-    def commit_quickly(self, requests: Sequence[Request]) -> list[Result] | None:
+    def commit_quickly(
+        self, requests: Sequence[Request], settled: dict[int, Result] | None = None
+    ) -> list[Result] | None:
         """`commit`, if that takes no longer than a few short system calls; else None, and nothing.
 
         So an event loop may call it: no syncing, no healing, nothing large to read or to write.
@@ -532,14 +546,19 @@ class Store:
                 return None
             if not 0 <= header.committed - view.state.position <= QUICK:
                 return None
-            return self._commit_all(requests, survey)
+            return self._commit_all(requests, survey, settled)
         except CosessionError:
             return None  # the same error will come again, on a thread
         finally:
             self._mutex.release()
 
-    def _commit_all(self, requests: Sequence[Request], survey: _Survey | None) -> list[Result]:
-        results: dict[int, Result] = {}
+    def _commit_all(
+        self,
+        requests: Sequence[Request],
+        survey: _Survey | None,
+        settled: dict[int, Result] | None,
+    ) -> list[Result]:
+        results: dict[int, Result] = {} if settled is None else settled
         try:
             for _ in range(_LOOKS):
                 with suppress(_Overtaken):
@@ -583,8 +602,15 @@ class Store:
             header = self._append(header, batch, results)
             if header.committed != batch.state.position:
                 raise _Overtaken  # the edit was planned for other offsets
-            header, rotated = self._replace(header, edit, request.name)
-            header = self._mark_turn(header, request)
+            try:
+                header, rotated = self._replace(header, edit, request.name)
+                header = self._mark_turn(header, request)
+            except Exception:
+                raise
+            except BaseException:
+                interrupted = f"{self.path}: interrupted: look whether the {request.name} happened"
+                results[number] = CosessionError(interrupted)
+                raise
             results[number] = Outcome(self.revision, edit.checkpoints, rotated)
             batch = _Batch(self.generation, self.state)
         self._append(header, batch, results)
@@ -635,15 +661,18 @@ class Store:
                     if self.durable:
                         self._sync(fd)
                     stop = start + shift + len(data)
+                    state = batch.state
+                    if shift:
+                        state = self.state
+                        for piece in files.read_lines(fd, start, stop):
+                            state = state.fold(piece)
                     header = self._publish(fd, header, stop, b"" if shift else data[-_MARK:])
                 except BaseException:
-                    self._undo_append(fd, header, intent, data)
+                    if not self._undo_append(fd, header, intent, data):
+                        results.update(batch.outcomes)
                     raise
-            if shift:
-                self._catch_up(header)
-                batch.shift(shift)
-            else:
-                self._view = _View(header.generation, header.identity, batch.state)
+            batch.shift(shift)
+            self._view = _View(header.generation, header.identity, state)
         results.update(batch.outcomes)
         return header
 
@@ -662,12 +691,15 @@ class Store:
             raise _Overtaken
         return at
 
-    def _undo_append(self, fd: int, header: Header, intent: Appending, data: bytes) -> None:
-        """Take back what a failed write left, and nothing that anybody else wrote meanwhile."""
+    def _undo_append(self, fd: int, header: Header, intent: Appending, data: bytes) -> bool:
+        """Take back what a failed write left, and nothing that anybody else wrote meanwhile.
+
+        False if it has succeeded after all.
+        """
         try:
             now = self.lock.read()
             if now and now.intent is None and now.committed > intent.start:
-                return  # an interrupt came right behind the publishing: it has happened
+                return False  # an interrupt came right behind the publishing: it has happened
             tail = files.read_all(fd, intent.start, os.fstat(fd).st_size)
             at = tail.find(data)
             splice: RepairPlan = Splice(at, at + len(data))
@@ -680,11 +712,12 @@ class Store:
                 if isinstance(splice, Splice):
                     start = intent.start
                     self._splice(fd, header, Splice(start + splice.start, start + splice.stop))
-                    return
+                    return True
             self.lock.publish(header)
         except (OSError, CosessionError, _Overtaken) as error:
             # The announcement stays: whoever takes the lock next finishes this.
             log.warning("%s: could not undo a failed append yet: %s", self.path, error)
+        return True
 
     def _sync(self, fd: int) -> None:
         try:
@@ -698,7 +731,6 @@ class Store:
         with translated(self.path, f"replace the file ({name})"):
             with self._data() as fd:
                 header, rotated = self._exchange(fd, header, edit, announce=name)
-            self._catch_up(header)
             if self.durable:
                 try:
                     _platform.sync_folder(os.path.dirname(self.path))
@@ -724,6 +756,10 @@ class Store:
             self._fill(fd, new, edit)
             status = os.fstat(new)
             identity = Identity.of(status.st_dev, status.st_ino)
+            # What it holds is read while a failure to read it can still be undone.
+            state = self._base(header.generation + 1, identity, edit.kept, status.st_size)
+            for piece in files.read_lines(new, state.position, status.st_size):
+                state = state.fold(piece)
             _platform.require_replaceable(self.path)
             if announce:
                 intent = Replacing(identity, edit.kept)
@@ -751,6 +787,7 @@ class Store:
         header = Header(
             header.generation + 1, identity, status.st_size, edit.kept, turn=header.turn
         )
+        self._view = _View(header.generation, identity, state)
         try:
             with self._data() as fd:
                 header = self._publish(fd, header, status.st_size)

@@ -182,16 +182,12 @@ class Campaign:
             findings.append("the foreign bytes are in no file")
         elif foreign not in live and not self._lawfully_rotated(calls, at):
             findings.append("the foreign bytes are in a rotated file only")
-        ours = self.reference.after.live
-        if not self.setting.operation.replaces:
-            ours = self.reference.added
-        elif self.reference.before.live in ours:
-            ours = ours[: -len(self.reference.before.live)]
-        if not self.setting.operation.drops and ours not in live:
-            findings.append(f"the operation's records are not in one piece: …{live[-300:]!r}")
-        if self.setting.operation.drops:
-            missing = [line for line in ours.splitlines() if line not in live.splitlines()]
+        if self.setting.operation.replaces:
+            due = self.reference.after.live.splitlines(keepends=True)
+            missing = [line for line in due if line not in live.splitlines(keepends=True)]
             findings += [f"missing or torn: {line!r}" for line in missing]
+        elif self.reference.added not in live:
+            findings.append(f"the operation's records are not in one piece: …{live[-300:]!r}")
         scene.age()
         with scene.fresh() as session:
             session.append({"role": "user", "content": "It goes on."})

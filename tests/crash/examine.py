@@ -60,13 +60,13 @@ def _findings(
     found = Snapshot.of(scene.folder)
     generation = scene.survivor.revision.generation
 
-    yield from _look_without_lock(scene, reference, foreign, found)
+    allowed = _allowed(scene, reference, foreign)
+    yield from _look_without_lock(scene, reference, foreign, found, allowed)
 
     scene.age()
     with scene.fresh() as session:
         held = view(session)
     live = read(scene.path)
-    allowed = _allowed(scene, reference, foreign)
     verdict = allowed.get(live)
     if verdict is None:
         yield f"the file is neither as before nor as after: …{live[-200:]!r}"
@@ -88,7 +88,11 @@ def _findings(
 
 
 def _look_without_lock(
-    scene: Scene, reference: Reference, foreign: bytes, found: Snapshot
+    scene: Scene,
+    reference: Reference,
+    foreign: bytes,
+    found: Snapshot,
+    allowed: dict[bytes, str],
 ) -> Iterator[str]:
     """A reader, before anybody has healed anything, sees a state before or after."""
     scene.survivor._store.look()
@@ -97,8 +101,9 @@ def _look_without_lock(
     whole = [b"", reference.before.live, reference.after.live]
     lines = foreign.splitlines(keepends=True)
     behind = [b"".join(lines[:count]) for count in range(len(lines) + 1)]
+    behind.append(foreign + b"\n")
     glued = bool(foreign) and part not in (state + rest for state in whole for rest in behind)
-    if glued and part in _allowed(scene, reference, lines[0]):
+    if glued and {part} & {*_allowed(scene, reference, lines[0]), *allowed}:
         glued = False
     if glued or (not foreign and part not in whole):
         yield f"a reader saw a part of an operation: …{part[-120:]!r}"
@@ -141,7 +146,7 @@ def _kept(
         elif kept not in (content, content + foreign) and kept != found.live:
             yield f"{name} holds something else than what was rotated away"
     extra = [content for name, content in now.rotated.items() if name not in due]
-    may_stay = {found.live, found.live + b"\n"}
+    may_stay = {found.live, *scene.seen}
     if not scene.setting.links:
         may_stay |= {reference.before.live}
     if scene.setting.operation.replaces and not foreign and scene.setting.links:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cosession import BlockingSession, Message
+from cosession._base import system_prompt
 
 Act = Callable[[BlockingSession[Message]], object]
 
@@ -48,6 +49,8 @@ class Operation:
     replaces: bool = False
     drops: bool = False
     """Whether it takes records out of the session, foreign ones too."""
+    single: bool = True
+    """Whether it is one operation, with nothing between before and after."""
 
 
 def _append_many(session: BlockingSession[Message]) -> None:
@@ -61,6 +64,19 @@ def _compact(session: BlockingSession[Message]) -> None:
         changes.checkpoint()
         changes.append([message("A summary.", "assistant"), message("And a reminder.")])
         changes.record_usage(7)
+
+
+def _append_and_prompt(session: BlockingSession[Message]) -> None:
+    """Two operations that waited for the lock together, and are committed in one pass."""
+    queue = session._open_queue()
+    many = [message(f"{number}: " + "many " * number) for number in range(5)]
+    waiting = [
+        queue.add(session._request("append", None, session._add(many))),
+        queue.add(session._request("set system prompt", None, system_prompt("Be a clock."))),
+    ]
+    queue.try_pass()
+    for operation in waiting:
+        operation.outcome()
 
 
 def _append_to_both(session: BlockingSession[Message]) -> None:
@@ -97,5 +113,8 @@ OPERATIONS = {
         Operation("clear", conversation, lambda s: s.clear(), replaces=True, drops=True),
         Operation("compact", prompted, _compact, replaces=True, drops=True),
         Operation("transaction", conversation, _append_to_both),
+        Operation(
+            "batch", conversation, _append_and_prompt, replaces=True, single=False
+        ),
     )
 }

@@ -81,6 +81,8 @@ class Scene:
         self.survivor = BlockingSession(self.path)
         self.survivor.open()
         setting.operation.prepare(self.survivor)
+        self.seen = set[bytes]()
+        """What the file held at any time, so that it may be found under a rotated name."""
 
     def __enter__(self) -> Scene:
         return self
@@ -142,6 +144,7 @@ class Scene:
         with open(self.path, "ab") as file:
             file.write(data)
         self.age()
+        self.seen.add(read(self.path))
 
     def age(self) -> None:
         """Make the last write look old, so that nobody waits for an open line to grow."""

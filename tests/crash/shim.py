@@ -85,12 +85,13 @@ class Shim:
             fcntl.flock = _flock
 
     def _wrap(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        if name == "link" and not self._links:
+            real = _refuse_link
+
         def call(*args: Any, **options: Any) -> Any:
             number = len(self.calls)
             plan = self._plans.get(number)
             self.calls.append(self._noted(number, name, args))
-            if name == "link" and not self._links:
-                raise PermissionError(errno.EPERM, "no hard links here")
             if self._failing is not None and name == self._failing_name:
                 plan, self._failing = self._failing, None
                 raise OSError(plan.error, os.strerror(plan.error))
@@ -112,7 +113,8 @@ class Shim:
             case "die":
                 die()
             case "die after":
-                real(*args, **options)
+                with contextlib.suppress(OSError):
+                    real(*args, **options)
                 die()
             case "die in" if name in WRITES:
                 real(args[0], bytes(args[1])[: plan.part], *args[2:])
@@ -147,6 +149,10 @@ class Shim:
         finally:
             _real["close"](fd)
         return True
+
+
+def _refuse_link(*_: Any, **__: Any) -> None:
+    raise PermissionError(errno.EPERM, "no hard links here")
 
 
 def die() -> None:

@@ -227,6 +227,7 @@ class _Handle:
         self.loop = loop
         self._session: Session[Message] = Session(path, message_type=Message, read_only=read_only)
         self._session._codec_ = _Codec()
+        self._session._warns_unclosed = False  # kimi-cli closes nothing; the finalizer below does
         self._opening = asyncio.Lock()
         self._is_open = False
 
@@ -245,6 +246,7 @@ class _Handle:
             session._store.close()
             raise
         self._is_open = True
+        assert session._queue is not None
         finalizer = weakref.finalize(session, _close_soon, session._queue)
         finalizer.atexit = False
         await session.load()
@@ -287,8 +289,8 @@ class _Codec(MessageCodec[Any]):
     def _decoded(self, line: bytes) -> Any:
         try:
             return super()._decode_line(line)
-        except Exception as error:
-            # kosong's own code: KeyError for a part it doesn't know, TypeError without content.
+        except Exception as error:  # noqa: BLE001 - whatever a validator of kosong raises
+            # KeyError for a part that it doesn't know, TypeError for a message without content.
             return Broken(f"not a valid message: {type(error).__name__}: {error}")
 
 

@@ -1,0 +1,55 @@
+"""Do an operation under a limit of the file size at each byte that it writes."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+from bad.operations import OPERATIONS, SEED, after, message
+from bad.soundness import assert_memory_is_file, assert_sound, rotated
+from cosession import BlockingSession, StorageFull
+
+PAST_THE_LOCK_FILE = 1024
+"""A limit below that hits the lock file first."""
+
+
+def main(folder: Path, name: str) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    clean = folder / "clean"
+    clean.mkdir()
+    folder = folder / "limited"
+    folder.mkdir()
+    before, start, stop = SEED, 0, len(after(clean, name))
+    if name.startswith("append"):
+        padding = b'{"role": "user", "content": "%s"}\n' % (b"x" * PAST_THE_LOCK_FILE)
+        before = padding + SEED
+        start, stop = len(before), len(padding) + stop
+    failed, limits = 0, 0
+    for limit in range(start, stop):
+        for old in folder.glob("context*"):
+            old.unlink()
+        path.write_bytes(before)
+        with BlockingSession(path) as session:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+            limits += 1
+            try:
+                OPERATIONS[name](session)
+            except StorageFull:
+                failed += 1
+                assert path.read_bytes() == before, limit
+                assert not rotated(path), limit
+                assert_memory_is_file(session)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+            session.append(message("goes on"))
+            assert_sound(session)
+            assert session.history[-1].content == "goes on"
+    print(f"{failed} of {limits} failed")
+    assert limits > 20
+    assert failed == limits
+    print("failed at every limit")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
