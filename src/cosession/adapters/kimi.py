@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import sys
 import threading
@@ -42,7 +43,7 @@ from ..messages import MessageCodec
 from ..session import Session
 
 try:
-    import kimi_cli
+    import kimi_cli  # noqa: F401 - only to see whether it is there
     from kosong.message import Message
 except ImportError as error:
     raise ImportError(
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from ..commits import CommitQueue
 
 __all__ = ["Context", "install"]
+
+log = logging.getLogger("cosession")
 
 
 class Context:
@@ -210,11 +213,12 @@ class Context:
             return self._session
 
     def _report_damage(self, session: Session[Message]) -> None:
-        for damage in session.damage:
-            kimi_cli.logger.warning(
-                "Skipping damaged context line in {file}: {damage}",
-                file=self._file_backend,
-                damage=damage,
+        if damage := session.damage:
+            log.warning(
+                "%s: skipping %d line(s) that can't be used; the first: %s",
+                self._file_backend,
+                len(damage),
+                damage[0],
             )
 
 

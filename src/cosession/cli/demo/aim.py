@@ -24,6 +24,10 @@ from ...header import (
     unpack_card,
 )
 
+_LOOK = 5e-5
+"""Seconds between two looks. Who sleeps is woken at once; who spins is put aside on a busy machine,
+just when it matters."""
+
 _PATIENCE = 0.3
 """Seconds to wait for an announcement; the kill comes then anyway."""
 
@@ -63,7 +67,7 @@ def _wait_for_announcement(lock_path: str, pid: int) -> None:
     deadline = time.monotonic() + _PATIENCE
     try:
         while time.monotonic() < deadline and not _announced(fd, pid):
-            pass
+            time.sleep(_LOOK)
     finally:
         os.close(fd)
 

@@ -290,7 +290,7 @@ class _Checker:
         """Every terminal's messages appear, oldest file first, in the order it wrote them."""
         latest: dict[int, tuple[int, int, int]] = {}
         known: set[tuple[str, int]] = set()
-        for file, line, tag in self._tagged():
+        for file, tag in self._tagged():
             if (tag.operation, tag.part) in known:
                 continue
             known.add((tag.operation, tag.part))
@@ -307,11 +307,11 @@ class _Checker:
             latest[operation.terminal] = place
         self._seen.messages = len(known)
 
-    def _tagged(self) -> Iterator[tuple[_File, _Line, Tag]]:
+    def _tagged(self) -> Iterator[tuple[_File, Tag]]:
         for file in self._files:
             for line in file.lines:
                 if tag := line.tag:
-                    yield file, line, tag
+                    yield file, tag
 
     def _check_operations(self) -> None:
         """Acknowledged means there; refused means not there; begun means whole or not there."""

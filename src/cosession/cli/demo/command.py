@@ -34,6 +34,7 @@ class _Folders:
     scratch: Path
 
     def remove(self) -> None:
+        """Remove everything but a session in a folder of the user's."""
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
@@ -145,9 +146,14 @@ def _run(
     problems = stage.problems + findings.problems
     verdict(console, stage, findings, problems)
     if problems:
-        _write_down(stage.ledger, folders.scratch / "ledger.txt")
-        print_line(console, f"The session's files are in {folders.session}, and what the ")
-        print_line(console, f"terminals were told in {folders.scratch / 'ledger.txt'}")
+        _write_down(stage.ledger, folders.session / "ledger.txt")
+        print_line(
+            console,
+            f"The session's files are in {folders.session}, and in ledger.txt what the terminals "
+            "were told",
+        )
+        if keep:
+            folders.remove()
         sys.exit(1)
     if keep:
         print_line(console, f"The session's files are in {folders.session}")

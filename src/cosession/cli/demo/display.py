@@ -125,19 +125,15 @@ def _bar(stage: Stage) -> Text:
 
 
 def _session_lines(stage: Stage) -> list[str]:
-    ledger, figures = stage.ledger, stage.figures
-    done = len(ledger.acknowledged())
-    rewrites = len(ledger.acknowledged(*REPLACES))
+    figures, messages = stage.figures, sum(seat.messages for seat in stage.seats)
+    rate = figures.operations / max(stage.elapsed, 0.001)
+    kills = (
+        f"{figures.kills} of {stage.plan.kills} kills, {figures.kills_within} within an operation"
+    )
     return [
-        (
-            f"{sum(seat.messages for seat in stage.seats)} messages in {done} operations acknowledged"
-            f" ({done / max(stage.elapsed, 0.001):.0f}/s)"
-        ),
-        f"{_size_of(stage)} live, {rewrites} rotated files",
-        (
-            f"{figures.kills} of {stage.plan.kills} kills, {figures.kills_within} within an "
-            f"operation, {figures.undone} unfinished writes undone"
-        ),
+        f"{messages} messages in {figures.operations} operations acknowledged ({rate:.0f}/s)",
+        f"{_size_of(stage)} live, {figures.rewrites} rotated files",
+        f"{kills}, {figures.undone} unfinished writes undone",
     ]
 
 
@@ -153,7 +149,7 @@ def _size_of(stage: Stage) -> str:
 
 def verdict(console: Console, stage: Stage, findings: Findings, problems: Sequence[str]) -> None:
     """Print the figures and what is off, if anything is."""
-    for name, value in _figures(stage, findings):
+    for name, value in _figures(stage, findings).items():
         print_line(console, f"  {name:<22}{value}")
     if not problems:
         print_line(
@@ -167,57 +163,32 @@ def verdict(console: Console, stage: Stage, findings: Findings, problems: Sequen
         print_line(console, f"  - {problem}", "red")
 
 
-def _figures(stage: Stage, findings: Findings) -> list[tuple[str, str]]:
+def _figures(stage: Stage, findings: Findings) -> dict[str, str]:
     ledger, figures, seconds = stage.ledger, stage.figures, max(stage.elapsed, 0.001)
     done = ledger.acknowledged()
-    kinds = {kind: len(ledger.acknowledged(kind)) for kind in ("revert", "compact", "checkpoint")}
+    messages = sum(operation.count for operation in done)
+    restarts = sum(seat.start - 1 for seat in stage.seats)
+    resumed = sum(seat.resumed for seat in stage.seats)
     refused = sum(seat.refused for seat in stage.seats)
+    reverts, compactions = (len(ledger.acknowledged(kind)) for kind in REPLACES)
     waits = sorted(wait for seat in stage.seats for wait in seat.waits)
-    return [
-        (
-            "acknowledged",
-            (
-                f"{sum(x.count for x in done)} messages in {len(done)} operations, "
-                f"{len(done) / seconds:.0f} operations/s"
-            ),
-        ),
-        ("kills", f"{figures.kills}, {figures.kills_within} of them within an operation"),
-        (
-            "unacknowledged",
-            (f"{findings.completed} appends whole in the file, {findings.absent} not in it at all"),
-        ),
-        ("unfinished writes", f"{figures.undone} undone, {_bytes(findings.put_aside)} kept aside"),
-        (
-            "restarts",
-            (
-                f"{sum(seat.start - 1 for seat in stage.seats)}, "
-                f"{sum(seat.resumed for seat in stage.seats)} of them went on where the session says"
-            ),
-        ),
-        (
-            "rewrites",
-            (
-                f"{kinds['revert']} reverts, {kinds['compact']} compactions, "
-                f"{refused} refused because somebody was faster"
-            ),
-        ),
-        ("checkpoints", str(kinds["checkpoint"])),
-        (
-            "files",
-            (
-                f"{findings.files} ({findings.files - 1} rotated), {_bytes(findings.size)}, "
-                f"{findings.lines} lines read"
-            ),
-        ),
-        (
-            "append took",
-            (
-                f"p50 {_time(_quantile(waits, 0.5))}, p99 {_time(_quantile(waits, 0.99))}, "
-                f"max {_time(_quantile(waits, 1))}"
-            ),
-        ),
-        ("took", f"{seconds:.1f} s, seed {stage.plan.seed}"),
-    ]
+    p50, p99, longest = (_time(_quantile(waits, share)) for share in (0.5, 0.99, 1))
+    completed, absent = findings.completed, findings.absent
+    return {
+        "acknowledged": f"{messages} messages in {len(done)} operations, "
+        f"{len(done) / seconds:.0f} operations/s",
+        "kills": f"{figures.kills}, {figures.kills_within} of them within an operation",
+        "unacknowledged": f"{completed} appends whole in the file, {absent} not in it at all",
+        "unfinished writes": f"{figures.undone} undone, {_bytes(findings.put_aside)} kept aside",
+        "restarts": f"{restarts}, {resumed} of them went on where the session says",
+        "rewrites": f"{reverts} reverts, {compactions} compactions, "
+        f"{refused} refused because somebody was faster",
+        "checkpoints": str(len(ledger.acknowledged("checkpoint"))),
+        "files": f"{findings.files} ({findings.files - 1} rotated), {_bytes(findings.size)}, "
+        f"{findings.lines} lines read",
+        "append took": f"p50 {p50}, p99 {p99}, max {longest}",
+        "took": f"{seconds:.1f} s, seed {stage.plan.seed}",
+    }
 
 
 def print_line(console: Console, text: str, style: str = "") -> None:

@@ -14,11 +14,8 @@ from typing import Any
 from ...records import Revision
 from .script import JsonObject, Script
 
-CHANGES = ("append", "bulk", "checkpoint", "usage", "revert", "compact", "prompt")
-"""The kinds of operations."""
-
 REPLACES = ("revert", "compact")
-"""Those that always leave a rotated file."""
+"""The kinds of operations that leave a rotated file, always."""
 
 
 @dataclass(slots=True)
@@ -30,6 +27,7 @@ class Operation:
     """How often the terminal had been started by then, from 1."""
     number: int
     kind: str
+    """"append", "bulk", "checkpoint", "usage", "revert" or "compact"."""
     conversation: int = 0
     first: int = 0
     count: int = 0
@@ -75,27 +73,6 @@ class Ledger:
     operations: dict[str, Operation] = field(default_factory=dict)
     reports: list[Report] = field(default_factory=list)
 
-    def begin(self, terminal: int, start: int, event: dict[str, Any]) -> Operation:
-        """Note an operation that a terminal is about to call."""
-        fields = ("conversation", "first", "count", "text", "value")
-        operation = Operation(
-            terminal,
-            start,
-            int(event["op"]),
-            str(event["kind"]),
-            **{name: event[name] for name in fields if name in event},
-        )
-        self.operations[operation.id] = operation
-        return operation
-
-    def done(self, operation: Operation, event: dict[str, Any]) -> None:
-        """Note that the session acknowledged it."""
-        operation.state = "done"
-        operation.revision = Revision.parse(event["revision"])
-        operation.checkpoint = event.get("checkpoint")
-        operation.rotated = event.get("rotated")
-        operation.seconds = float(event["seconds"])
-
     def __iter__(self) -> Iterator[Operation]:
         return iter(list(self.operations.values()))
 
@@ -106,6 +83,56 @@ class Ledger:
             for operation in self
             if operation.state == "done" and (not kinds or operation.kind in kinds)
         ]
+
+
+class Witness:
+    """Puts down in a ledger what one start of a terminal says."""
+
+    def __init__(self, ledger: Ledger, terminal: int, start: int = 1) -> None:
+        self.under_way: Operation | None = None
+        self._ledger = ledger
+        self._terminal = terminal
+        self._start = start
+
+    def hear(self, event: dict[str, Any]) -> Operation | None:
+        """Note an event; the operation that it is about, if it is about one."""
+        match event["is"]:
+            case "begin":
+                self.under_way = self._begin(event)
+                return self.under_way
+            case "done" | "refused":
+                operation, self.under_way = self.under_way, None
+                assert operation is not None
+                assert operation.number == event["op"]
+                self._end(operation, event)
+                return operation
+            case "report":
+                self._ledger.reports.append(
+                    Report(self._terminal, event["digest"], event["messages"], event["damage"])
+                )
+        return None
+
+    def _begin(self, event: dict[str, Any]) -> Operation:
+        fields = ("conversation", "first", "count", "text", "value")
+        operation = Operation(
+            self._terminal,
+            self._start,
+            int(event["op"]),
+            str(event["kind"]),
+            **{name: event[name] for name in fields if name in event},
+        )
+        self._ledger.operations[operation.id] = operation
+        return operation
+
+    def _end(self, operation: Operation, event: dict[str, Any]) -> None:
+        if event["is"] == "refused":
+            operation.state = "refused"
+            return
+        operation.state = "done"
+        operation.revision = Revision.parse(event["revision"])
+        operation.checkpoint = event.get("checkpoint")
+        operation.rotated = event.get("rotated")
+        operation.seconds = float(event["seconds"])
 
 
 def operation_id(terminal: int, start: int, number: int) -> str:

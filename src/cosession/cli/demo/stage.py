@@ -25,7 +25,7 @@ from typing import Any
 
 from ..._base import Durability
 from .aim import Strike, draw
-from .ledger import Ledger, Operation, Report
+from .ledger import REPLACES, Ledger, Operation, Witness
 
 _PATIENCE = 60.0
 """Seconds that a terminal may take for anything that it is asked for at the end."""
@@ -61,7 +61,6 @@ class Seat:
     conversation: int = 0
     message: int = 0
     messages: int = 0
-    operations: int = 0
     kills: int = 0
     resumed: int = 0
     refused: int = 0
@@ -74,6 +73,10 @@ class Seat:
 class Figures:
     """What happened on the stage."""
 
+    operations: int = 0
+    """Acknowledged ones."""
+    rewrites: int = 0
+    """Those of them that left a rotated file."""
     kills: int = 0
     kills_within: int = 0
     """Kills that came between an operation's beginning and its acknowledgement."""
@@ -92,24 +95,28 @@ class Stage:
         self.seats = [Seat(n, plan.role(n)) for n in range(1, plan.terminals + 1)]
         self.problems: list[str] = []
         self.guard = threading.Lock()
-        self.began = time.monotonic()
+        self.began = 0.0
         self._dice = random.Random(f"{plan.seed}/stage")
         self._running: dict[int, _Process] = {}
         self._kill_times = self._schedule()
 
     def play(self, show: Callable[[], None]) -> None:
         """Run it to its end. `show` is called many times a second."""
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(0.0005)  # a thread that takes aim should not wait for the others
         try:
             for seat in self.seats:
                 self._start(seat)
+            self._wait_for_all(show)
             while not self._over():
                 self._tend()
                 show()
                 time.sleep(0.02)
             # The clock stops here: what follows is the orderly end.
-            self.figures.seconds = time.monotonic() - self.began
+            self.figures.seconds = self.elapsed
             self._finish(show)
         finally:
+            sys.setswitchinterval(interval)
             self.kill_all()
 
     def kill_all(self) -> int:
@@ -124,9 +131,22 @@ class Stage:
 
     @property
     def elapsed(self) -> float:
-        return self.figures.seconds or time.monotonic() - self.began
+        """Seconds since all terminals were there, up to the end of the writing."""
+        return self.figures.seconds or time.monotonic() - self.began if self.began else 0.0
 
     # ---- while it runs ----------------------------------------------------------------------
+
+    def _wait_for_all(self, show: Callable[[], None]) -> None:
+        """Until everybody has opened the session; the clock starts then."""
+        deadline = time.monotonic() + _PATIENCE
+        while not self.problems and not all(p.pid for p in self._running.values()):
+            self._tend()
+            show()
+            if time.monotonic() > deadline:
+                late = [p.seat.number for p in self._running.values() if not p.pid]
+                self.problems += [f"terminal {number} never started" for number in late]
+            time.sleep(0.02)
+        self.began = time.monotonic()
 
     def _schedule(self) -> list[float]:
         """When to kill: spread over the run, not at its very ends. The last one comes first."""
@@ -139,10 +159,10 @@ class Stage:
     def _over(self) -> bool:
         if self.problems:
             return True
-        if time.monotonic() - self.began < self.plan.seconds:
+        if self.elapsed < self.plan.seconds:
             return False
         still_to_kill = self._kill_times or any(p.strike for p in self._running.values())
-        return not still_to_kill or time.monotonic() - self.began > 4 * self.plan.seconds + 30
+        return not still_to_kill or self.elapsed > 4 * self.plan.seconds + 30
 
     def _tend(self) -> None:
         """Start again who has died; see to the kills that are due."""
@@ -159,7 +179,7 @@ class Stage:
                     )
             elif process.overdue():
                 process.kill()
-        if self._kill_times and time.monotonic() - self.began >= self._kill_times[-1]:
+        if self._kill_times and self.elapsed >= self._kill_times[-1]:
             ready = [p for p in self._running.values() if p.pid and not p.strike]
             if ready:
                 self._kill_times.pop()
@@ -214,7 +234,7 @@ class _Process:
         self._noise: deque[str] = deque(maxlen=20)
         self._repairs = 0
         self._stage = stage
-        self._under_way: Operation | None = None
+        self._witness = Witness(stage.ledger, seat.number, seat.start)
         plan = stage.plan
         options = {
             "number": seat.number,
@@ -292,20 +312,11 @@ class _Process:
 
     def _listen(self) -> None:
         for event in self._events():
-            match event["is"]:
-                case "begin":
-                    self._begin(event)
-                    self._strike_if_due(str(event["kind"]))
-                case "done":
-                    self._done(event)
-                case "refused":
-                    self._refused(event)
-                case "ready":
-                    self._ready(event)
-                case "stopped":
-                    self.seat.state = "finished"
-                case "report":
-                    self._report(event)
+            with self._stage.guard:
+                operation = self._witness.hear(event)
+                self._follow(event, operation)
+            if event["is"] == "begin":
+                self._strike_if_due(str(event["kind"]))
         if self.strike and self.killed:
             self._count_kill()
         self._popen.wait()
@@ -323,48 +334,31 @@ class _Process:
                 continue
             yield event
 
-    def _ready(self, event: dict[str, Any]) -> None:
-        self.seat.state = "writing"
-        self._place(event)
-        self.seat.resumed += bool(event["resumed"])
-        self.pid = int(event["pid"])
-
-    def _begin(self, event: dict[str, Any]) -> None:
-        with self._stage.guard:
-            seat = self.seat
-            self._under_way = self._stage.ledger.begin(seat.number, seat.start, event)
-
-    def _done(self, event: dict[str, Any]) -> None:
-        operation, self._under_way = self._under_way, None
-        assert operation is not None
+    def _follow(self, event: dict[str, Any], operation: Operation | None) -> None:
+        """Keep the figures that are shown."""
         seat = self.seat
-        with self._stage.guard:
-            self._stage.ledger.done(operation, event)
-            seat.operations += 1
-            seat.messages += operation.count
-            if operation.kind == "append":
-                insort(seat.waits, operation.seconds)
-                seat.recent.append(operation.seconds)
-        self._place(event)
-
-    def _refused(self, event: dict[str, Any]) -> None:
-        operation, self._under_way = self._under_way, None
-        assert operation is not None
-        operation.state = "refused"
-        self.seat.refused += 1
-
-    def _report(self, event: dict[str, Any]) -> None:
-        with self._stage.guard:
-            self._stage.ledger.reports.append(
-                Report(self.seat.number, event["digest"], event["messages"], event["damage"])
-            )
-        self.seat.state = "reported"
-
-    def _place(self, event: dict[str, Any]) -> None:
-        self.seat.conversation, self.seat.message = event["conversation"], event["message"]
-        with self._stage.guard:
+        match event["is"]:
+            case "ready":
+                self.pid = int(event["pid"])
+                seat.state = "writing"
+                seat.resumed += bool(event["resumed"])
+            case "done" if operation:
+                seat.messages += operation.count
+                self._stage.figures.operations += 1
+                self._stage.figures.rewrites += operation.kind in REPLACES
+                if operation.kind == "append":
+                    insort(seat.waits, operation.seconds)
+                    seat.recent.append(operation.seconds)
+            case "refused":
+                seat.refused += 1
+            case "stopped":
+                seat.state = "finished"
+            case "report":
+                seat.state = "reported"
+        if "conversation" in event and event["is"] != "begin":
+            seat.conversation, seat.message = event["conversation"], event["message"]
             self._stage.figures.undone += event["repairs"] - self._repairs
-        self._repairs = event["repairs"]
+            self._repairs = event["repairs"]
 
     def _strike_if_due(self, kind: str) -> None:
         strike = self.strike
@@ -378,4 +372,4 @@ class _Process:
         with self._stage.guard:
             self.seat.kills += 1
             self._stage.figures.kills += 1
-            self._stage.figures.kills_within += self._under_way is not None
+            self._stage.figures.kills_within += self._witness.under_way is not None
