@@ -131,6 +131,7 @@ class SessionBase(Generic[T]):
 
     def after_fork_in_child(self) -> None:
         self._opening = threading.Lock()
+        self._turn = 0  # it is the parent's
 
     # ---- the state --------------------------------------------------------------------------
 

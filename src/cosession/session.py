@@ -438,7 +438,6 @@ class Session(SessionBase[T], Generic[T]):
         self._lock = asyncio.Lock()
         self._line = asyncio.Lock()
         self._turn_owner = None
-        self._turn = 0
         self._loop = None
 
 
