@@ -356,6 +356,8 @@ class Store:
                 raise
             self._create_file()
             status = os.stat(self.path)
+        if not stat.S_ISREG(status.st_mode):
+            files.require_plain_file(self.path)
         if status.st_nlink > 1:
             links = files.drop_second_name(self.path, status)
             if links > 1:
@@ -596,12 +598,13 @@ class Store:
                         state = self.state
                         for piece in files.read_lines(fd, start, stop):
                             state = state.fold(piece)
+                    batch.shift(shift)
                     header = self._publish(fd, header, stop, b"" if shift else data[-_MARK:])
+                    results.update(batch.outcomes)  # at once: Ctrl-C may come on the way out
                 except BaseException:
                     if not self._undo_append(fd, header, intent, data):
                         results.update(batch.outcomes)
                     raise
-            batch.shift(shift)
             self._view = _View(header.generation, header.identity, state)
         results.update(batch.outcomes)
         return header
