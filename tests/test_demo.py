@@ -443,7 +443,7 @@ def test_a_strike_waits_for_the_announcement_of_its_victim(played: Played) -> No
     """An aimed kill comes when the lock file announces a write of that very process."""
     leave_an_announcement(played)
     lock = str(played.path.with_name("context.jsonl.lock"))
-    strike = Strike("bulk", "announcement", 0.0)
+    strike = Strike("bulk", "announcement", 0.0, patience=0.3)
 
     began = time.monotonic()
     strike.wait_for_the_moment(lock, os.getpid())
