@@ -158,7 +158,7 @@ def _coloured() -> Writer:
     from rich.text import Text
     from rich.theme import Theme
 
-    console = Console(theme=Theme(_STYLES), highlight=False)
+    console = Console(theme=Theme(_STYLES), highlight=False, force_terminal=True)
 
     def wrapped(row: Row) -> Iterator[Text]:
         text = Text()
