@@ -37,46 +37,28 @@ def replace(path: Path, data: bytes) -> None:
     os.replace(other, path)
 
 
+OLD = ["one", "two", "three"]
+CHANGED = ["one", "two", "THREE"]
+LONG = b'{"role": "user", "content": "%s"}\n' % (b"x" * len(SEED))
 ACTS: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     # what is done to the seeded file, and what the history then is
-    "append a line": (lambda path: append(path, LINE), ["one", "two", "three", "foreign"]),
-    "append lines": (
-        lambda path: append(path, LINE * 3),
-        ["one", "two", "three"] + ["foreign"] * 3,
-    ),
-    "append an unfinished line": (lambda path: append(path, UNFINISHED), ["one", "two", "three"]),
-    "append a line and half": (
-        lambda path: append(path, LINE + UNFINISHED),
-        ["one", "two", "three", "foreign"],
-    ),
-    "append garbage": (lambda path: append(path, b"\0\xff\n{}\n"), ["one", "two", "three"]),
-    "truncate at a line": (
-        lambda path: os.truncate(path, SEED.index(b'{"role": "assistant"')),
-        ["one"],
-    ),
+    "append a line": (lambda path: append(path, LINE), [*OLD, "foreign"]),
+    "append lines": (lambda path: append(path, LINE * 3), OLD + ["foreign"] * 3),
+    "append an unfinished line": (lambda path: append(path, UNFINISHED), OLD),
+    "append a line and half": (lambda path: append(path, LINE + UNFINISHED), [*OLD, "foreign"]),
+    "append garbage": (lambda path: append(path, b"\0\xff\n{}\n"), OLD),
+    "truncate at a line": (lambda path: os.truncate(path, SEED.index(b'{"role": "ass')), ["one"]),
     "truncate in a line": (lambda path: os.truncate(path, SEED.index(b'"two"')), ["one"]),
     "truncate to nothing": (lambda path: os.truncate(path, 0), []),
-    "rewrite the same length": (lambda path: rewrite(path, REWRITTEN), ["one", "two", "THREE"]),
+    "rewrite the same length": (lambda path: rewrite(path, REWRITTEN), CHANGED),
     "rewrite shorter": (lambda path: rewrite(path, LINE), ["foreign"]),
-    "rewrite longer": (
-        lambda path: rewrite(path, LINE + REWRITTEN),
-        ["foreign", "one", "two", "THREE"],
-    ),
-    "rewrite longer, in a line": (
-        lambda path: rewrite(path, b'{"role": "user", "content": "%s"}\n' % (b"x" * len(SEED))),
-        ["x" * len(SEED)],
-    ),
+    "rewrite longer": (lambda path: rewrite(path, LINE + REWRITTEN), ["foreign", *CHANGED]),
+    "rewrite longer, in one line": (lambda path: rewrite(path, LONG), ["x" * len(SEED)]),
     "replace": (lambda path: replace(path, LINE), ["foreign"]),
-    "replace with the same length": (
-        lambda path: replace(path, REWRITTEN),
-        ["one", "two", "THREE"],
-    ),
-    "replace with a longer one": (
-        lambda path: replace(path, SEED + LINE),
-        ["one", "two", "three", "foreign"],
-    ),
+    "replace with the same length": (lambda path: replace(path, REWRITTEN), CHANGED),
+    "replace with a longer one": (lambda path: replace(path, SEED + LINE), [*OLD, "foreign"]),
     "delete": (lambda path: path.unlink(), []),
-    "touch": (lambda path: os.utime(path, (1, 1)), ["one", "two", "three"]),
+    "touch": (lambda path: os.utime(path, (1, 1)), OLD),
 }
 
 

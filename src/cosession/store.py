@@ -80,6 +80,8 @@ class _View:
     generation: int
     identity: Identity | None
     state: State
+    mark: int = 0
+    """Where no generation is known: the checksum of the last bytes that were read."""
 
 
 _NOTHING = _View(0, None, State())
@@ -274,7 +276,14 @@ class Store:
                     generation, kept, committed = header.generation, header.kept, header.committed
                     if identity != header.identity or size < committed:
                         return None
+                    touched = header.intent is None and header.modified != status.st_mtime_ns
+                    if touched and not _bears_mark(fd, header):
+                        # Rewritten in place by a program that takes no lock.
+                        header = peek = None
+                        generation, kept, committed = 0, 0, 0
             state = self._base(generation, identity, kept, size)
+            if generation == 0 and _mark(fd, state.position) != self._view.mark:
+                state = State()
             for piece in files.read_lines(fd, state.position, committed):
                 state = state.fold(piece)
             if size > state.position and (header is None or header.intent is None):
@@ -285,7 +294,8 @@ class Store:
                 if peek is None or peek() == header:
                     for piece in pieces:
                         state = state.fold(piece)
-        self._view = _View(generation, identity, state)
+            mark = 0 if generation else _mark(fd, state.position)
+        self._view = _View(generation, identity, state, mark)
         return header is not None and header.intent is None and state.position == size
 
     def _base(self, generation: int, identity: Identity, kept: int, limit: int) -> State:
@@ -408,12 +418,7 @@ class Store:
         match header.intent:
             case Replacing(identity=new, kept=kept) if new == identity:
                 return Header(header.generation + 1, identity, size, kept)
-        start = header.committed - header.mark_length
-        if (
-            identity == header.identity
-            and size >= header.committed
-            and crc32(files.read_all(fd, start, header.committed)) == header.mark
-        ):
+        if identity == header.identity and size >= header.committed and _bears_mark(fd, header):
             return header
         log.warning("%s was rewritten by a program that takes no lock; reading it anew", self.path)
         return Header(header.generation + 1, identity, 0)
@@ -785,6 +790,17 @@ class Store:
                 self.lock.publish(header)
         except OSError as error:
             log.warning("%s: leftovers of a failed replace stay for now: %s", self.path, error)
+
+
+def _mark(fd: int, position: int) -> int:
+    """A checksum of the file's bytes before a position."""
+    return crc32(files.read_all(fd, max(0, position - _MARK), position))
+
+
+def _bears_mark(fd: int, header: Header) -> bool:
+    """Whether the bytes before *committed* are still those of then."""
+    start = header.committed - header.mark_length
+    return crc32(files.read_all(fd, start, header.committed)) == header.mark
 
 
 def _weight(request: Request) -> int:
