@@ -26,9 +26,9 @@ programs may use the session at the same time.
 
 ```console
 $ cosession append chat.jsonl "What is the capital of France?"
-...:55
+...:59
 $ echo "Paris." | cosession append chat.jsonl --role assistant
-...:98
+...:99
 $ cosession checkpoint chat.jsonl
 0
 $ cosession show chat.jsonl
@@ -70,15 +70,12 @@ $ revision=$(cosession show --revision chat.jsonl)
 $ cosession append chat.jsonl "No, a story."
 ...
 $ cosession append chat.jsonl "Knock, knock." --expect "$revision" || echo "status $?"
+cosession: ...chat.jsonl: expected revision ...:44, but it is at ...:85 (1 new message(s))
+hint: nothing was changed: look at it with `cosession show ...chat.jsonl`, then call again with ...
 status 4
 ```
 
-A script that must not hang gives up with `--timeout`, and then ends with status 3:
-
-```console
-$ cosession append chat.jsonl "Are you there?" --timeout 5
-...
-```
+A script that must not hang gives up with `--timeout SECONDS`, and then ends with status 3.
 
 ## Another language
 
@@ -101,15 +98,17 @@ $ cosession append chat.jsonl "hi"
 ...
 $ printf '{{"role": "us' >> chat.jsonl
 $ cosession verify --quiet chat.jsonl || echo "status $?"
-line 2      offset 34         pending  12 bytes: not JSON: ...
-...chat.jsonl: 2 lines, 46 bytes (1 damaged, 1 message)
-revision ...:34
-off: the last line, 12 bytes at offset 34, has no newline (heal: it gets one)
+line 2      offset 31         pending  12 bytes: not JSON: ...
+...chat.jsonl: 2 lines, 43 bytes (1 damaged, 1 message)
+revision ...:31
+off: the last line, 12 bytes at offset 31, has no newline (heal: it gets one)
 1 pending line(s)
 something is off
 status 1
 $ cosession heal chat.jsonl
-settled: the last line, 12 bytes at offset 34, has no newline; it gets one
+settled: the last line, 12 bytes at offset 31, has no newline; it gets one
+cosession: chat.jsonl: 1 damaged line(s) stay in the file, and are skipped
+hint: `cosession verify --quiet` shows them
 ```
 
 The damaged line stays in the file, where readers skip it: nothing is ever deleted.
