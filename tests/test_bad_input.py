@@ -1,5 +1,6 @@
 """Bad input: what can't be stored is refused before a byte is written, what can't be read is
-reported and kept."""
+reported and kept.
+"""
 
 from __future__ import annotations
 

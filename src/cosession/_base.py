@@ -87,7 +87,7 @@ class SessionBase(Generic[T]):
         self._turn = 0
         """The number of the turn that this object has; 0 if it has none."""
         self._queue: CommitQueue | None = None
-        self._opening = threading.Lock()
+        self._opening = threading.RLock()
         self._owner = os.getpid()
         _fork.watch(self)
         self._message_type = message_type
@@ -97,9 +97,9 @@ class SessionBase(Generic[T]):
 
     def _open(self) -> CommitQueue:
         """Open the file, with a store of its own: the last one may have a thread asleep on it."""
-        if not self._opening.acquire(blocking=False):
-            raise SessionClosed(f"{self.path}: the session is being opened already")
         try:
+            if not self._opening.acquire(blocking=False):
+                raise SessionClosed(f"{self.path}: the session is being opened already")
             if self._queue is not None:
                 raise SessionClosed(f"{self.path}: the session is open already")
             store = self._store.fresh()
@@ -112,7 +112,10 @@ class SessionBase(Generic[T]):
             self._owner = os.getpid()
             return self._queue
         finally:
-            self._opening.release()
+            try:
+                self._opening.release()
+            except RuntimeError:
+                pass  # another thread has it
 
     def _forget_queue(self, queue: CommitQueue) -> None:
         if self._queue is queue:
@@ -130,7 +133,7 @@ class SessionBase(Generic[T]):
     _warns_unclosed = True
 
     def after_fork_in_child(self) -> None:
-        self._opening = threading.Lock()
+        self._opening = threading.RLock()
         self._turn = 0  # it is the parent's
 
     # ---- the state --------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import IO, cast
 
 from . import _platform
 from .errors import (
@@ -149,15 +148,19 @@ def last_line_end(fd: int, start: int, stop: int) -> int:
     return start
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes, placed: list[tuple[int, int]] | None = None) -> None:
     """Write at the descriptor's position (its end, if it appends), however many calls it takes.
 
     Usually it takes one. Short writes come from full disks and size limits, and the call after
-    one says so.
+    one says so. `placed` is told where in the file each of them put its bytes.
     """
-    done = os.write(fd, data)
+    done = 0
     while done < len(data):
-        done += os.write(fd, memoryview(data)[done:])
+        count = os.write(fd, memoryview(data)[done:] if done else data)
+        done += count
+        if placed is not None:
+            end = os.lseek(fd, 0, os.SEEK_CUR)
+            placed.append((end - count, end))
 
 
 def create(path: str) -> None:
@@ -252,18 +255,22 @@ def keep_old(path: str, fd: int, status: os.stat_result) -> str:
 
 def _copied(path: str, fd: int, status: os.stat_result, rotated: str) -> bool:
     """Copy the open file to a name; False if that is taken. The name never shows half a copy."""
-    from portalocker.utils import open_atomic
-
-    if os.path.exists(rotated):
+    if os.path.lexists(rotated):
         return False
+    # Under a name of ours until it is whole: if this process dies, the next one removes it.
+    temporary, copy = open_temporary(path, status)
     try:
-        with open_atomic(rotated) as opened:
-            copy = cast("IO[bytes]", opened)
-            _platform.copy_owner(copy.fileno(), status)  # private before the first byte
-            for start in range(0, status.st_size, CHUNK):
-                copy.write(read_all(fd, start, min(start + CHUNK, status.st_size)))
-    except FileExistsError:
-        return False
+        try:
+            copy_range(fd, copy, 0, status.st_size)
+            _platform.sync_data(copy)
+        finally:
+            os.close(copy)
+        os.rename(temporary, rotated)
+    except BaseException as error:
+        os.unlink(temporary)
+        if isinstance(error, FileExistsError):
+            return False
+        raise
     return True
 
 

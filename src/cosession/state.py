@@ -97,18 +97,26 @@ class MessageLog:
             return
         with self._decoding:
             while self._decoded < count:
-                stop = min(count, self._decoded + 512)
-                lines = [line or b"" for line in self.lines[self._decoded : stop]]
+                start, stop = self._decoded, min(count, self._decoded + 512)
+                self._drop_undecided(start)
+                lines = [line or b"" for line in self.lines[start:stop]]
                 for at, (line, message) in enumerate(
-                    zip(lines, decode(lines), strict=True), self._decoded
+                    zip(lines, decode(lines), strict=True), start
                 ):
                     if isinstance(message, Broken):
                         self._broken.append((at, len(line), message.reason))
                     else:
                         self._messages.append(message)
                         self._message_at.append(at)
-                    self.lines[at] = None
                 self._decoded = stop
+                self.lines[start:stop] = [None] * (stop - start)
+
+    def _drop_undecided(self, start: int) -> None:
+        """Take back what an attempt left that Ctrl-C interrupted."""
+        kept = bisect_left(self._message_at, start)
+        del self._messages[kept:], self._message_at[kept:]
+        while self._broken and self._broken[-1][0] >= start:
+            self._broken.pop()
 
 
 class History(Sequence[T_co], Generic[T_co]):

@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from zlib import crc32
 
 from . import _fork, _platform, files
-from .edits import Add, AddCheckpoint, Edit, Step, plan_edit
+from .edits import Add, AddCheckpoint, Edit, Range, Step, plan_edit
 from .errors import (
     Conflict,
     CosessionError,
@@ -96,6 +96,8 @@ class _View:
     generation: int
     identity: Identity | None
     state: State
+    mark: int = 0
+    """Where no generation is known: the checksum of the last bytes that were read."""
 
 
 _NOTHING = _View(0, None, State())
@@ -292,7 +294,14 @@ class Store:
                     generation, kept, committed = header.generation, header.kept, header.committed
                     if identity != header.identity or size < committed:
                         return None
+                    touched = header.intent is None and header.modified != status.st_mtime_ns
+                    if touched and not _bears_mark(fd, header):
+                        # Rewritten in place by a program that takes no lock.
+                        header = peek = None
+                        generation, kept, committed = 0, 0, 0
             state = self._base(generation, identity, kept, size)
+            if generation == 0 and _mark(fd, state.position) != self._view.mark:
+                state = State()
             for piece in files.read_lines(fd, state.position, committed):
                 state = state.fold(piece)
             if size > state.position and (header is None or header.intent is None):
@@ -303,7 +312,8 @@ class Store:
                 if peek is None or peek() == header:
                     for piece in pieces:
                         state = state.fold(piece)
-        self._view = _View(generation, identity, state)
+            mark = 0 if generation else _mark(fd, state.position)
+        self._view = _View(generation, identity, state, mark)
         return header is not None and header.intent is None and state.position == size
 
     def _base(self, generation: int, identity: Identity, kept: int, limit: int) -> State:
@@ -389,6 +399,8 @@ class Store:
                 raise
             self._create_file()
             status = os.stat(self.path)
+        if not stat.S_ISREG(status.st_mode):
+            files.require_plain_file(self.path)
         if status.st_nlink > 1:
             links = files.drop_second_name(self.path, status)
             if links > 1:
@@ -425,7 +437,7 @@ class Store:
             elif intent is not None and header and good.generation == header.generation:
                 splice = self._finish_append(fd, intent)
                 if splice is not None:
-                    good = self._splice(fd, good, splice)
+                    good = self._splice(fd, good, (splice.start, splice.stop))
         with self._data() as fd:
             self._close_last_line(fd)
             return self._publish(fd, good, os.fstat(fd).st_size)
@@ -439,12 +451,7 @@ class Store:
         match header.intent:
             case Replacing(identity=new, kept=kept) if new == identity:
                 return Header(header.generation + 1, identity, size, kept, turn=header.turn)
-        start = header.committed - header.mark_length
-        if (
-            identity == header.identity
-            and size >= header.committed
-            and crc32(files.read_all(fd, start, header.committed)) == header.mark
-        ):
+        if identity == header.identity and size >= header.committed and _bears_mark(fd, header):
             return header
         log.warning("%s was rewritten by a program that takes no lock; reading it anew", self.path)
         return Header(header.generation + 1, identity, 0, turn=header.turn)
@@ -466,7 +473,7 @@ class Store:
         self.repairs += (repair,)
         log.warning("%s: %s", self.path, repair)
 
-    def _splice(self, fd: int, header: Header, splice: Splice) -> Header:
+    def _splice(self, fd: int, header: Header, *cuts: Range) -> Header:
         """Take our bytes out from between foreign ones, by a new file without them.
 
         The old announcement stays until the new file is there: a crash before that finds the same
@@ -474,10 +481,13 @@ class Store:
         """
         size = os.fstat(fd).st_size
         header = replace(header, committed=size)
-        ranges = ((0, splice.start), (splice.stop, size))
-        edit = Edit(b"", ranges, (), True, (), self.state)
+        edges = [0, *(edge for cut in cuts for edge in cut), size]
+        pairs = zip(edges[::2], edges[1::2], strict=True)
+        ranges = tuple((start, stop) for start, stop in pairs if start < stop)
+        open_end = ranges and _platform.pread(fd, 1, ranges[-1][1] - 1) != b"\n"
+        edit = Edit(b"", ranges, (b"\n",) if open_end else (), True, (), self.state)
         new, rotated = self._exchange(fd, header, edit, announce="")
-        self._repaired(splice.start, splice.stop - splice.start, rotated)
+        self._repaired(cuts[0][0], sum(stop - start for start, stop in cuts), rotated)
         return new
 
     def _close_last_line(self, fd: int) -> None:
@@ -649,6 +659,7 @@ class Store:
         """Write a batch's records behind the file, and note its results."""
         if batch.lines:
             data, start = b"".join(batch.lines), header.committed
+            placed: list[Range] = []
             intent = Appending(start, tuple(map(Span.of, batch.lines)))
             with translated(self.path, "append"), self._data() as fd:
                 try:
@@ -656,7 +667,7 @@ class Store:
                     # survive: their announcement must be on the disk before them.
                     durable = self.durable and len(batch.lines) > 1
                     self.lock.announce(header.announcing(intent), batch.name, durable=durable)
-                    files.write_all(fd, data)
+                    files.write_all(fd, data, placed)
                     shift = self._place(fd, start, data)
                     if self.durable:
                         self._sync(fd)
@@ -666,12 +677,14 @@ class Store:
                         state = self.state
                         for piece in files.read_lines(fd, start, stop):
                             state = state.fold(piece)
+                    batch.shift(shift)
                     header = self._publish(fd, header, stop, b"" if shift else data[-_MARK:])
-                except BaseException:
-                    if not self._undo_append(fd, header, intent, data):
+                    results.update(batch.outcomes)  # at once: Ctrl-C may come on the way out
+                except BaseException as error:
+                    known = placed if isinstance(error, Exception) else None
+                    if not self._undo_append(fd, header, intent, data, known):
                         results.update(batch.outcomes)
                     raise
-            batch.shift(shift)
             self._view = _View(header.generation, header.identity, state)
         results.update(batch.outcomes)
         return header
@@ -691,16 +704,33 @@ class Store:
             raise _Overtaken
         return at
 
-    def _undo_append(self, fd: int, header: Header, intent: Appending, data: bytes) -> bool:
+    def _undo_append(
+        self,
+        fd: int,
+        header: Header,
+        intent: Appending,
+        data: bytes,
+        placed: list[Range] | None,
+    ) -> bool:
         """Take back what a failed write left, and nothing that anybody else wrote meanwhile.
 
-        False if it has succeeded after all.
+        `placed` says where the bytes are; `None` after an interrupt, when nobody knows. False if
+        it has succeeded after all.
         """
         try:
             now = self.lock.read()
             if now and now.intent is None and now.committed > intent.start:
                 return False  # an interrupt came right behind the publishing: it has happened
-            tail = files.read_all(fd, intent.start, os.fstat(fd).st_size)
+            size = os.fstat(fd).st_size
+            if placed is not None and self._are_there(fd, placed, data):
+                if len(placed) > 1 or (placed and placed[0][1] < size):
+                    self._splice(fd, header, *placed)
+                    return True
+                if placed:
+                    _platform.truncate(fd, self.path, placed[0][0])
+                self.lock.publish(header)
+                return True
+            tail = files.read_all(fd, intent.start, size)
             at = tail.find(data)
             splice: RepairPlan = Splice(at, at + len(data))
             if data.startswith(tail) or at + len(data) == len(tail) > at >= 0:
@@ -711,13 +741,20 @@ class Store:
                     splice = plan_repair(intent, tail)
                 if isinstance(splice, Splice):
                     start = intent.start
-                    self._splice(fd, header, Splice(start + splice.start, start + splice.stop))
+                    self._splice(fd, header, (start + splice.start, start + splice.stop))
                     return True
+                if isinstance(splice, Cut):
+                    return True  # the announcement stays: whoever takes the lock next cuts it
             self.lock.publish(header)
         except (OSError, CosessionError, _Overtaken) as error:
             # The announcement stays: whoever takes the lock next finishes this.
             log.warning("%s: could not undo a failed append yet: %s", self.path, error)
         return True
+
+    def _are_there(self, fd: int, placed: list[Range], data: bytes) -> bool:
+        """Whether these ranges of the file hold the data's beginning, as they should."""
+        found = b"".join(files.read_all(fd, start, stop) for start, stop in placed)
+        return data.startswith(found) and len(found) == sum(stop - start for start, stop in placed)
 
     def _sync(self, fd: int) -> None:
         try:
@@ -825,6 +862,17 @@ class Store:
                 self.lock.publish(header)
         except OSError as error:
             log.warning("%s: leftovers of a failed replace stay for now: %s", self.path, error)
+
+
+def _mark(fd: int, position: int) -> int:
+    """A checksum of the file's bytes before a position."""
+    return crc32(files.read_all(fd, max(0, position - _MARK), position))
+
+
+def _bears_mark(fd: int, header: Header) -> bool:
+    """Whether the bytes before *committed* are still those of then."""
+    start = header.committed - header.mark_length
+    return crc32(files.read_all(fd, start, header.committed)) == header.mark
 
 
 def _weight(request: Request) -> int:

@@ -25,16 +25,19 @@ async def export(store: Store, target: str | os.PathLike[str]) -> str:
     Raises:
         StorageError: The target exists, or the system refuses.
     """
-    import aiofiles
+    from aiofiles.threadpool import wrap
 
-    with _ends(store, target) as (source, copy, path, length):
-        async with (
-            aiofiles.open(source, "rb", closefd=False) as reader,
-            aiofiles.open(copy, "wb", closefd=False) as writer,
-        ):
-            while length and (piece := await reader.read(min(_PIECE, length))):
-                await writer.write(piece)
-                length -= len(piece)
+    # Opened and closed on this thread: one that a cancellation leaves behind must not meet a
+    # descriptor that is closed, or another file's by then. Closing waits for it.
+    with (
+        _ends(store, target) as (source, copy, path, length),
+        os.fdopen(source, "rb", closefd=False) as reading,
+        os.fdopen(copy, "wb", closefd=False) as writing,
+    ):
+        reader, writer, left = wrap(reading), wrap(writing), length
+        while left and (piece := await reader.read(min(_PIECE, left))):
+            await writer.write(piece)
+            left -= len(piece)
     return path
 
 

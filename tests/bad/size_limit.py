@@ -20,6 +20,7 @@ def main(folder: Path, name: str) -> None:
     clean.mkdir()
     folder = folder / "limited"
     folder.mkdir()
+    path = folder / "context.jsonl"
     before, start, stop = SEED, 0, len(after(clean, name))
     if name.startswith("append"):
         padding = b'{"role": "user", "content": "%s"}\n' % (b"x" * PAST_THE_LOCK_FILE)

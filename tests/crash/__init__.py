@@ -7,7 +7,7 @@
    opened before and outlives it, and the children that act.
 4. `examine` says what is wrong with a scene afterwards, in sentences; an empty list is the promise
    kept.
-5. `campaign` runs every case of one operation in one process of its own (forking a process that
-   has a test runner's threads would prove nothing) and prints a report as JSON.
+5. `campaign` runs every case of one operation in a process without threads (one that is forked
+   from a test runner with threads would prove nothing) and reports in JSON.
 6. `mutants` breaks one step of the protocol each, to show that the examination notices.
 """

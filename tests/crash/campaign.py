@@ -1,6 +1,6 @@
-"""Run every case of one operation, and print what was found. One process per campaign.
+"""Run every case of one operation, and say what was found.
 
-    python -m crash.campaign ROOT --operation append-many --kind kill
+echo '["/tmp/somewhere", "--operation=append-many", "--kind=kill"]' | python -m crash.campaign
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import portalocker.utils  # noqa: F401
 
 import cosession.messages
-import cosession.store  # noqa: F401
+import cosession.store
 
 from . import mutants
 from .examine import Reference, examine
@@ -32,6 +33,7 @@ from .scene import (
     Told,
     naive_fold,
     read,
+    view,
 )
 from .shim import WRITES, Call, Plan, plans_for
 
@@ -54,6 +56,7 @@ class Campaign:
         self.deep = deep
         self.most = most
         self.report = Report()
+        self.situations = set[str]()
         with self.scene() as scene:
             before = Snapshot.of(scene.folder)
             told = scene.act(watch_lock=True)
@@ -91,19 +94,28 @@ class Campaign:
         self.note("undisturbed", findings)
 
     def kill(self) -> None:
-        """Die at every instant, then reopen; also with foreign lines, and dying while healing."""
-        situations = set[str]()
+        """Die at every instant, then reopen."""
         for plan in plans_for(self.calls, after=self.deep):
-            with self.scene() as scene:
-                if not self.killed(scene, plan):
-                    continue
-                situation = _situation(scene)
-                self.note(f"{plan}", examine(scene, self.reference))
-            if situation not in situations or self.deep:
-                situations.add(situation)
+            self.kill_once(plan)
+
+    def kill_and_more(self) -> None:
+        """Die at every instant, then reopen; before that, foreign lines, or another death while
+        healing: once for each situation that a healer can meet.
+        """
+        for plan in plans_for(self.calls, after=self.deep):
+            situation = self.kill_once(plan)
+            if situation not in self.situations or self.deep:
+                self.situations.add(situation)
                 self.kill_then_foreign(plan)
                 self.kill_twice(plan)
-        self.report.situations = len(situations)
+        self.report.situations = len(self.situations)
+
+    def kill_once(self, plan: Plan) -> str:
+        with self.scene() as scene:
+            self.killed(scene, plan)
+            situation = _situation(scene)
+            self.note(f"{plan}", examine(scene, self.reference))
+        return situation
 
     def killed(self, scene: Scene, plan: Plan) -> bool:
         told = scene.act(plan)
@@ -205,6 +217,43 @@ class Campaign:
         swap = next((c.number for c in calls if c.name == "replace"), -1)
         return at.number == swap
 
+    def disturb_and_kill(self) -> None:
+        """A foreign line at every instant of an append, and death at every instant behind it."""
+        with self.scene() as scene:
+            calls = scene.act(reading=True).calls
+        for disturbed in calls:
+            disturbance = Plan(disturbed.number, "disturb", foreign=FOREIGN_LINE)
+            with self.scene() as scene:
+                disturbed_calls = scene.act(disturbance, reading=True).calls
+            for plan in plans_for(disturbed_calls[disturbed.number + 1 :]):
+                with self.scene() as scene:
+                    told = scene.act(disturbance, plan, reading=True)
+                    case = f"a foreign line before call {disturbed.number}, {plan}"
+                    self.note(case, self._disturbed_and_killed(scene, told))
+
+    def _disturbed_and_killed(self, scene: Scene, told: Told) -> list[str]:
+        if not told.killed:
+            return [f"the child was not killed: {told}"]
+        scene.age()
+        with scene.fresh() as session:
+            held = {key: value for key, value in view(session).items() if key != "generation"}
+        live = read(scene.path)
+        before, added = self.reference.before.live, self.reference.added
+        allowed = {
+            before + FOREIGN_LINE, before + FOREIGN_LINE + added, before + added + FOREIGN_LINE
+        }  # fmt: skip
+        for record in added.splitlines(keepends=True):
+            for length in range(1, len(record)):
+                # Our torn line behind a foreign one can't be told from a foreign one.
+                allowed.add(before + FOREIGN_LINE + record[:length] + b"\n")
+                allowed.add(before + record[:length] + FOREIGN_LINE)
+        findings = []
+        if live not in allowed:
+            findings.append(f"neither whole nor absent: {live[len(before) :]!r}")
+        if held != naive_fold(live):
+            findings.append(f"memory is not the file's fold: {held}")
+        return findings
+
     def fail(self) -> None:
         """Every call fails once, or writes a part and then fails: memory equals file."""
         for call in self.calls:
@@ -249,6 +298,8 @@ class Campaign:
             if live not in allowed:
                 findings.append(f"neither before nor after, with a foreign line: {live!r}")
             return findings
+        if told.error and read(scene.path) != self.reference.before.live:
+            findings.append("what a failed operation wrote is not rolled back")
         return findings + examine(scene, self.reference, acknowledged=not told.error)
 
 
@@ -325,7 +376,7 @@ def _situation(scene: Scene) -> str:
     return f"{names} {intent} {committed}"
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> dict[str, Any]:
     parser = argparse.ArgumentParser()
     parser.add_argument("root")
     parser.add_argument("--operation", required=True)
@@ -357,17 +408,26 @@ def main(arguments: list[str]) -> None:
         getattr(campaign, options.kind)()
     except Enough:
         pass
-    except Exception as error:
-        if not options.mutant:
-            raise
-        report.findings.append(f"the campaign itself broke down: {error!r}")
-    result: dict[str, Any] = {
-        "cases": report.cases,
-        "situations": report.situations,
-        "findings": report.findings,
-    }
-    print(json.dumps(result))
+    return asdict(report)
+
+
+def serve() -> None:
+    """Run the campaigns that are asked for on stdin, each in a child of its own.
+
+    A line of arguments in JSON is answered by a line with a report, or with a traceback. So the
+    imports are paid once, and still nothing that one campaign breaks is seen by the next.
+    """
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                answer = main(json.loads(line))
+            except BaseException:
+                answer = {"traceback": traceback.format_exc()}
+            print(json.dumps(answer), flush=True)
+            os._exit(0)
+        os.waitpid(pid, 0)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    serve()

@@ -118,7 +118,7 @@ def _allowed(scene: Scene, reference: Reference, foreign: bytes) -> dict[bytes, 
     allowed = {before + closed: "before", after + closed: "after"}
     if not foreign:
         return allowed
-    if not closed == foreign:
+    if closed != foreign:
         allowed[before] = "before"  # put aside together with our part of the line
     if not scene.setting.operation.replaces:
         # A foreign line that was glued to a part of ours can't be told from it, and is kept so.
@@ -145,6 +145,12 @@ def _kept(
             yield f"{name} is missing"
         elif kept not in (content, content + foreign) and kept != found.live:
             yield f"{name} holds something else than what was rotated away"
+    lost = reference.before.live if scene.setting.operation.replaces else b""
+    if verdict == "after" and lost not in {
+        b"",
+        *(old[: len(lost)] for old in now.rotated.values()),
+    }:
+        yield "the file that was replaced is kept nowhere"
     extra = [content for name, content in now.rotated.items() if name not in due]
     may_stay = {found.live, *scene.seen}
     if not scene.setting.links:

@@ -68,15 +68,19 @@ def _compact(session: BlockingSession[Message]) -> None:
 
 def _append_and_prompt(session: BlockingSession[Message]) -> None:
     """Two operations that waited for the lock together, and are committed in one pass."""
-    queue = session._open_queue()
+    store = session._store
     many = [message(f"{number}: " + "many " * number) for number in range(5)]
-    waiting = [
-        queue.add(session._request("append", None, session._add(many))),
-        queue.add(session._request("set system prompt", None, system_prompt("Be a clock."))),
-    ]
-    queue.try_pass()
-    for operation in waiting:
-        operation.outcome()
+    assert store.lock.try_acquire()
+    results = store.commit(
+        [
+            session._request("append", None, session._add(many)),
+            session._request("set system prompt", None, system_prompt("Be a clock.")),
+        ]
+    )
+    store.lock.release()
+    failed = [result for result in results if isinstance(result, Exception)]
+    if failed:
+        raise failed[0]
 
 
 def _append_to_both(session: BlockingSession[Message]) -> None:
@@ -107,14 +111,10 @@ OPERATIONS = {
             lambda s: s.set_system_prompt("You are a clock."),
             replaces=True,
         ),
-        Operation(
-            "revert", rotated_before, lambda s: s.revert_to(1), replaces=True, drops=True
-        ),
+        Operation("revert", rotated_before, lambda s: s.revert_to(1), replaces=True, drops=True),
         Operation("clear", conversation, lambda s: s.clear(), replaces=True, drops=True),
         Operation("compact", prompted, _compact, replaces=True, drops=True),
         Operation("transaction", conversation, _append_to_both),
-        Operation(
-            "batch", conversation, _append_and_prompt, replaces=True, single=False
-        ),
+        Operation("batch", conversation, _append_and_prompt, replaces=True, single=False),
     )
 }

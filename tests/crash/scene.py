@@ -10,6 +10,7 @@ import select
 import shutil
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -175,6 +176,8 @@ class Scene:
                 with os.fdopen(theirs, "w") as pipe:
                     json.dump(told, pipe)
                 status = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(status)
         os.close(theirs)

@@ -184,7 +184,7 @@ def plans_for(calls: list[Call], *, after: bool = False) -> Iterator[Plan]:
 def _target(thing: object) -> str:
     if isinstance(thing, int):
         try:
-            thing = os.readlink(f"/proc/self/fd/{thing}")
+            thing = os.readlink(f"/proc/self/fd/{thing}").removesuffix(" (deleted)")
         except OSError:
             return ""
     return os.path.basename(os.fspath(thing)) if isinstance(thing, str | bytes) else ""  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ async def test_checkpoint_ids(context: Any, path: Path) -> None:
 async def test_see_the_others(context: Any, path: Path) -> None:
     """What another terminal wrote is there after the next call of any kind."""
     one, other = await restored(context, path), await restored(context, path)
-    calls = (
+    calls: tuple[Callable[[], Any], ...] = (
         lambda: one.append_message([]),
         lambda: one.checkpoint(False),
         lambda: one.update_token_count(1),
@@ -102,7 +103,7 @@ async def test_failed_append(context: Any, path: Path) -> None:
     await one.append_message(user("a"))
     before, bytes_before = state(one), path.read_bytes()
     big = user("x" * (1 << 20))
-    with file_size_limit(1 << 19):
+    with FileSizeLimit(1 << 19):
         with pytest.raises(OSError, match="File too large") as caught:
             await one.append_message([user("small"), big])
         assert caught.value.errno == errno.EFBIG
@@ -357,7 +358,7 @@ def test_install_on_a_newer_kimi() -> None:
     assert "Context has rewind" in output
 
 
-class file_size_limit:
+class FileSizeLimit:
     """No file of this process may grow beyond so many bytes."""
 
     def __init__(self, size: int) -> None:

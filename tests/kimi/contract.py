@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ async def test_restore_what_either_wrote(writer: Any, reader: Any, path: Path) -
     await converse(one)
     other = reader(path)
     assert await other.restore() is True
-    assert list(other.history)[0] == CONVERSATION[0]
+    assert other.history[0] == CONVERSATION[0]
     assert list(other.history)[2:] == CONVERSATION[1:]
     assert (other.system_prompt, other.token_count, other.n_checkpoints) == (
         'You are "helpful". Ünï\n',
@@ -230,7 +230,7 @@ async def test_checkpoints_count_up(context: Any, path: Path) -> None:
 
 @both
 async def test_revert(context: Any, path: Path) -> None:
-    """A revert drops the checkpoint and all behind it, keeps the old file, and counts from there."""
+    """A revert drops the checkpoint and what is behind it, and keeps the old file."""
     one = context(path)
     await one.write_system_prompt("p")
     for number, letter in enumerate("abc"):
@@ -319,7 +319,7 @@ async def test_no_rotation_path(context: Any, tmp_path: Path) -> None:
 async def test_missing_folder(context: Any, tmp_path: Path) -> None:
     """Writing where there is no folder is a FileNotFoundError."""
     path = tmp_path / "gone" / "context.jsonl"
-    calls = (
+    calls: tuple[Callable[[Any], Any], ...] = (
         lambda one: one.append_message(user("a")),
         lambda one: one.checkpoint(True),
         lambda one: one.update_token_count(1),
@@ -341,27 +341,28 @@ async def test_folder_in_the_place(context: Any, path: Path) -> None:
 
 
 @both
-async def test_unreadable_file(context: Any, path: Path) -> None:
+async def test_unreadable_file(context: Any, public: Path) -> None:
     """A file that may not be read is a PermissionError."""
+    path = public / "context.jsonl"
     path.write_text('{"role":"user","content":"a"}\n')
     path.chmod(0)
-    path.parent.chmod(0o755)
-    with nobody(path.parent), pytest.raises(PermissionError):
+    with nobody(), pytest.raises(PermissionError):
         await context(path).restore()
 
 
 @both
-async def test_read_only_session(context: Any, path: Path) -> None:
+async def test_read_only_session(context: Any, public: Path) -> None:
     """A session in a folder where nothing may be written can be restored, but not added to."""
+    path = public / "context.jsonl"
     await Theirs(path).append_message(user("a"))
     path.chmod(0o444)
-    path.parent.chmod(0o555)
+    public.chmod(0o555)
     one = context(path)
-    with nobody(path.parent):
+    with nobody():
         assert await one.restore() is True
+        assert texts(one) == ["a"]
         with pytest.raises(PermissionError):
             await one.append_message(user("b"))
-    assert texts(one)[0] == "a"
 
 
 @both

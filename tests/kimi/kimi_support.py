@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import Any
 
 import kimi_cli.soul.context
 import pytest
-from cosession.adapters.kimi import Context as Ours
 from kosong.message import Message
 
+import cosession.adapters.kimi
+
 HERE = Path(__file__).parent
+Ours = cosession.adapters.kimi.Context
 Theirs = kimi_cli.soul.context.Context
 
 both = pytest.mark.parametrize(
@@ -43,16 +46,23 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "context.jsonl"
 
 
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that everybody may enter; pytest's own ones are private."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+        os.chmod(folder, 0o755)
+
+
 @contextmanager
-def nobody(folder: Path) -> Iterator[None]:
-    """Be nobody in particular, who may at least enter this folder."""
+def nobody() -> Iterator[None]:
+    """Be nobody in particular: root may read and write whatever it likes."""
     if not hasattr(os, "geteuid"):
         pytest.skip("this system has no user ids")
     if os.geteuid() != 0:
         yield
         return
-    for parent in folder.parents[:2]:
-        parent.chmod(0o755)
     os.seteuid(65534)
     try:
         yield

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-PATIENCE = 40.0
+PATIENCE = 100.0
 """Seconds."""
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def run(path: Path, *terminals: tuple[Any, str, int]) -> list[dict[str, Any]]:
     """Run terminals at once, each (class, job, rounds); what they found. They are called a, b, …"""
     folder = Path(tempfile.mkdtemp(dir=path.parent))
     jobs = [("ours" if kind is Ours else "theirs", job, rounds) for kind, job, rounds in terminals]
-    output = finish([start(HERE / "terminal.py", path, folder, json.dumps(jobs))], timeout=60)
+    output = finish([start(HERE / "terminal.py", path, folder, json.dumps(jobs))], timeout=120)
     assert "Traceback" not in output[0]
     return [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
 
@@ -58,7 +59,7 @@ def test_four_terminals(context: Any, path: Path) -> None:
     assert checkpoint_ids(path) == list(range(4 * rounds))
     results = said([path], "tool")
     assert results == Counter(of("a", rounds) | of("b", rounds) | of("c", rounds) | of("d", rounds))
-    for before, after in zip(records(path), records(path)[1:], strict=False):
+    for before, after in pairwise(records(path)):
         if before["role"] == "_checkpoint":
             assert after["content"] == f"<system>CHECKPOINT {before['id']}</system>"
     whole = texts(restored_now(path))
@@ -90,7 +91,7 @@ def test_beside_appending_kimi(path: Path) -> None:
 
 
 def test_reverting_terminal(path: Path) -> None:
-    """While one terminal reverts, whatever the others append is in the live file or a rotated one."""
+    """While one terminal reverts, what the others append is in the live file or a rotated one."""
     rounds = 30
     run(path, (Ours, "append", rounds), (Ours, "append", rounds), (Ours, "revert", 10))
     files = [path, *path.parent.glob("context_*.jsonl")]

@@ -67,7 +67,7 @@ class Context:
     **Cancellation.** A cancelled call has either happened, in the file and here, or not at all.
     """
 
-    def __init__(self, file_backend: Path):
+    def __init__(self, file_backend: Path) -> None:
         self._file_backend = file_backend
         self._handle: _Handle | None = None
         self._session: Session[Message] | None = None
@@ -293,7 +293,7 @@ class _Codec(MessageCodec[Any]):
     def _decoded(self, line: bytes) -> Any:
         try:
             return super()._decode_line(line)
-        except Exception as error:  # noqa: BLE001 - whatever a validator of kosong raises
+        except Exception as error:
             # KeyError for a part that it doesn't know, TypeError for a message without content.
             return Broken(f"not a valid message: {type(error).__name__}: {error}")
 

@@ -22,7 +22,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "append": ("append", "Append a message, or several at once."),
     "checkpoint": ("checkpoint", "Set a mark to revert to, and print its number."),
     "clear": ("rewind", "Start over; the old file is kept."),
-    "demo": ("demo", "See several terminals share one session, and check the result."),
+    "demo": (
+        "demo",
+        "Let several processes share one session, kill some of them, and check the result.",
+    ),
     "heal": ("heal", "Settle what processes that died left behind."),
     "revert": ("rewind", "Go back to a checkpoint; the old file is kept."),
     "show": ("show", "Show the conversation."),
@@ -71,7 +74,7 @@ class LazyGroup(click.Group):
             raise
         except KeyboardInterrupt:
             ctx.exit(Exit.INTERRUPTED)
-        except Exception as error:  # noqa: BLE001 - whatever it is ends as one line
+        except Exception as error:  # whatever it is ends as one line
             ctx.exit(self._report(ctx, error))
         return result
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -27,6 +29,7 @@ Examples:
 Every program that opens the session through cosession does this by itself; the command is for
 doing it now, and for being told. Bytes that can't be used are kept aside, never deleted. Damaged
 lines are not touched: they stay in the file, where readers skip them.
+
 With --dry-run the exit status is 1 if there is something to settle.
 """
 )
@@ -45,8 +48,7 @@ def heal(file: str, dry_run: bool, timeout: float | None) -> None:
     if dry_run:
         _tell_plan(before)
         return
-    logging.getLogger("cosession").setLevel(logging.ERROR)  # the report says it
-    with patience(file, lock_dir, "healing"):
+    with patience(file, lock_dir, "healing"), _silent_log():
         repairs, damaged = _settle(file, lock_dir, timeout)
     with Inspection(file, lock_dir=lock_dir) as inspection:
         after = inspection.findings
@@ -58,6 +60,18 @@ def heal(file: str, dry_run: bool, timeout: float | None) -> None:
         )
     if any(finding.problem for finding in after):
         click.get_current_context().exit(Exit.OFF)
+
+
+@contextmanager
+def _silent_log() -> Iterator[None]:
+    """Keep the library from warning of what the report is going to say."""
+    logger = logging.getLogger("cosession")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _settle(file: str, lock_dir: str | None, timeout: float | None) -> tuple[list[Repair], int]:

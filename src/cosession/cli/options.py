@@ -54,9 +54,7 @@ def _keep_lock_dir(ctx: click.Context, param: click.Parameter, value: str | None
         ctx.find_root().ensure_object(Settings).lock_dir = value
 
 
-def _as_revision(
-    ctx: click.Context, param: click.Parameter, value: str | None
-) -> Revision | None:
+def _as_revision(ctx: click.Context, param: click.Parameter, value: str | None) -> Revision | None:
     try:
         return None if value is None else Revision.parse(value)
     except ValueError:

@@ -82,14 +82,13 @@ def can_print(text: str) -> bool:
 
 @contextmanager
 def patience(path: str, lock_dir: str | None, doing: str) -> Iterator[None]:
-    """Say on standard error what is going on if the block takes longer than a moment."""
+    """Say on standard error what is going on if the block takes longer than a moment.
+
+    Where that isn't a terminal, only who is waited for: it may be the reason why a script hangs.
+    """
     done = threading.Event()
-
-    def tell() -> None:
-        if not done.wait(NOTICE_AFTER):
-            _tell(_situation(path, lock_dir, doing), done)
-
-    teller = threading.Thread(target=tell, daemon=True)
+    situation = _Situation(path, lock_dir, doing)
+    teller = threading.Thread(target=_tell, args=(situation, done), daemon=True)
     teller.start()
     try:
         yield
@@ -98,29 +97,39 @@ def patience(path: str, lock_dir: str | None, doing: str) -> Iterator[None]:
         teller.join(timeout=1)
 
 
-def _tell(situation: Callable[[], str], done: threading.Event) -> None:
+def _tell(situation: _Situation, done: threading.Event) -> None:
+    if done.wait(NOTICE_AFTER):
+        return
     if not (sys.stderr.isatty() and decorated(err=True)):
-        click.echo(f"cosession: {printable(situation())}", err=True)
+        while not (waiting := situation.waiting()):
+            if done.wait(NOTICE_AFTER):
+                return
+        click.echo(f"cosession: {waiting}", err=True)
         return
     from rich.console import Console
     from rich.markup import escape
 
-    console = Console(stderr=True)
-    with console.status(escape(printable(situation()))) as status:
+    with Console(stderr=True).status(escape(situation.text())) as status:
         while not done.wait(0.5):
-            status.update(escape(printable(situation())))
+            status.update(escape(situation.text()))
 
 
-def _situation(path: str, lock_dir: str | None, doing: str) -> Callable[[], str]:
-    lock = LockFile(files.lock_path(files.resolve(path), lock_dir), beside=path)
+class _Situation:
+    """What a command is at, in words."""
 
-    def situation() -> str:
-        holder = lock.holder()
+    def __init__(self, path: str, lock_dir: str | None, doing: str) -> None:
+        self._path, self._doing = path, doing
+        self._lock = LockFile(files.lock_path(files.resolve(path), lock_dir), beside=path)
+
+    def waiting(self) -> str:
+        """For whom it waits; empty if it does not."""
+        holder = self._lock.holder()
         if holder is None or holder.pid == os.getpid():
-            return f"{path}: {doing}, still at it ..."
-        return f"{path}: waiting for {holder} ... (Ctrl-C gives up)"
+            return ""
+        return printable(f"{self._path}: waiting for {holder} ... (Ctrl-C gives up)")
 
-    return situation
+    def text(self) -> str:
+        return self.waiting() or printable(f"{self._path}: {self._doing} ...")
 
 
 class Progress:

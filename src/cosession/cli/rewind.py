@@ -10,7 +10,7 @@ import click
 from ..blocking import BlockingSession
 from ..codec import Checkpoint
 from ..records import Revision
-from .options import common, durability, file_argument, settings, writing
+from .options import Settings, common, durability, file_argument, settings, writing
 from .output import complain, patience, write_path
 
 if TYPE_CHECKING:
@@ -30,10 +30,11 @@ def _checkpoints(
     from ..inspect import Inspection
 
     file = ctx.params.get("file")
+    chosen = ctx.find_root().ensure_object(Settings)
     try:
         if not file or os.path.getsize(file) > _QUICKLY_READ:
             return []
-        with Inspection(file, lock_dir=settings().lock_dir, patience=0) as inspection:
+        with Inspection(file, lock_dir=chosen.lock_dir, patience=0) as inspection:
             numbers = [
                 str(line.record.id)
                 for line in inspection.lines()
@@ -47,7 +48,6 @@ def _checkpoints(
 @click.command(
     epilog="""\b
 Example:
-  $ cosession checkpoint context.jsonl
   $ cosession revert context.jsonl 2
 
 `cosession show` shows the checkpoints that there are.

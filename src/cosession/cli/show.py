@@ -158,7 +158,7 @@ def _coloured() -> Writer:
     from rich.text import Text
     from rich.theme import Theme
 
-    console = Console(theme=Theme(_STYLES), highlight=False)
+    console = Console(theme=Theme(_STYLES), highlight=False, force_terminal=True)
 
     def wrapped(row: Row) -> Iterator[Text]:
         text = Text()
@@ -186,8 +186,8 @@ def _print(chunks: Iterator[str], pager: bool | None) -> None:
             click.echo(chunk, nl=False, color=decorated())
         return
     # As git has it: leave at once if it fits on the screen, pass colours, keep the screen.
-    os.environ.setdefault("LESS", "FRX")
+    flags = os.environ.setdefault("LESS", "-FRX")
     words = os.environ.get("PAGER", "less").split()
     is_less = bool(words) and os.path.basename(words[0]).startswith("less")
-    colour = None if is_less else True
-    click.echo_via_pager(chunks, color=colour if decorated() else False)
+    coloured = decorated() and (not is_less or "r" in flags.lower())
+    click.echo_via_pager(chunks, color=coloured)

@@ -23,6 +23,7 @@ Examples:
 
 A line is `ok`, `damaged` (it can't be used: it stays in the file and is skipped), or `pending`
 (readers don't see it: part of an unfinished write, or not ended by a newline yet).
+
 The exit status is 0 if nothing is off, and 1 if a line is damaged or pending, or if something was
 left behind that `cosession heal` would settle.
 """

@@ -28,9 +28,6 @@ _LOOK = 5e-5
 """Seconds between two looks. Who sleeps is woken at once; who spins is put aside on a busy machine,
 just when it matters."""
 
-_PATIENCE = 0.3
-"""Seconds to wait for an announcement; the kill comes then anyway."""
-
 
 @dataclass(frozen=True, slots=True)
 class Strike:
@@ -41,11 +38,13 @@ class Strike:
     aim: Literal["announcement", "delay"]
     delay: float
     """Seconds: after the beginning, or after the announcement was seen."""
+    patience: float = 2.0
+    """Seconds to wait for an announcement; the kill comes then anyway."""
 
     def wait_for_the_moment(self, lock_path: str, pid: int) -> None:
         """Return when it is time to kill that process."""
         if self.aim == "announcement":
-            _wait_for_announcement(lock_path, pid)
+            _wait_for_announcement(lock_path, pid, self.patience)
         _spin(self.delay)
 
 
@@ -59,12 +58,12 @@ def draw(dice: random.Random, role: str) -> Strike:
     return Strike("bulk", "announcement", dice.uniform(0, 0.0005))
 
 
-def _wait_for_announcement(lock_path: str, pid: int) -> None:
+def _wait_for_announcement(lock_path: str, pid: int, patience: float) -> None:
     try:
         fd = _platform.open_file(lock_path, os.O_RDONLY)
     except OSError:
         return
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + patience
     try:
         while time.monotonic() < deadline and not _announced(fd, pid):
             time.sleep(_LOOK)

@@ -94,8 +94,15 @@ class PlainDisplay:
     def show(self) -> None:
         if self._pace.due():
             with self._stage.guard:
-                line = f"{self._stage.elapsed:4.0f} s  " + "; ".join(_session_lines(self._stage))
-            print_line(self._console, line)
+                print_line(self._console, self._line())
+
+    def _line(self) -> str:
+        elapsed = self._stage.elapsed
+        if not elapsed:
+            return "the terminals are starting"
+        if self._stage.figures.seconds:
+            return "the terminals are finishing"
+        return f"{elapsed:4.0f} s  " + "; ".join(_session_lines(self._stage))
 
     def close(self) -> None:
         pass

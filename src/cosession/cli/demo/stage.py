@@ -114,7 +114,8 @@ class Stage:
                 time.sleep(0.02)
             # The clock stops here: what follows is the orderly end.
             self.figures.seconds = self.elapsed
-            self._finish(show)
+            if not self.problems:
+                self._finish(show)
         finally:
             sys.setswitchinterval(interval)
             self.kill_all()

@@ -1,0 +1,175 @@
+"""Writes docs/command.md: `python -m cosession.cli.docs > docs/command.md`.
+
+The help texts in it are those of the commands, so they can't differ; a test compares the file
+with what this prints, and runs every example.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from .app import COMMANDS, app
+from .exits import table
+
+_WIDTH = 80
+
+_PAGE = """\
+<!-- Written by `python -m cosession.cli.docs > docs/command.md`: change it there. -->
+
+# The command
+
+`cosession` looks at a session file and writes into it, from a terminal, a shell script, or any
+language that can start a program. What it writes is as safe as what the library writes, and other
+programs may use the session at the same time.
+
+```console
+$ cosession append chat.jsonl "What is the capital of France?"
+...:59
+$ echo "Paris." | cosession append chat.jsonl --role assistant
+...:99
+$ cosession checkpoint chat.jsonl
+0
+$ cosession show chat.jsonl
+user
+  What is the capital of France?
+
+assistant
+  Paris.
+
+· checkpoint 0
+$ cosession revert chat.jsonl 0
+...chat_1.jsonl
+$ cosession show chat_1.jsonl | tail -n 1
+· checkpoint 0
+```
+
+Results go to standard output, everything else to standard error: an error is one line that begins
+with `cosession:` and often a second one that begins with `hint:`. `--debug` adds the traceback.
+A command that waits for another process says after a second for whom; Ctrl-C ends the wait at once.
+
+## Several at once, and nobody surprised
+
+`append --json` reads one message from each line and appends all of them or none, with nobody
+else's records in between: a tool call and its result stay together.
+
+```console
+$ cosession append --json chat.jsonl < messages.jsonl
+...:...
+```
+
+`append` prints the revision at which the session stands, `show --revision` prints it as well.
+`--expect` refuses a change if messages came in since, so that a script doesn't answer a question
+that isn't the last one any more:
+
+```console
+$ cosession append chat.jsonl "Tell me a joke."
+...
+$ revision=$(cosession show --revision chat.jsonl)
+$ cosession append chat.jsonl "No, a story."
+...
+$ cosession append chat.jsonl "Knock, knock." --expect "$revision" || echo "status $?"
+cosession: ...chat.jsonl: expected revision ...:44, but it is at ...:85 (1 new message(s))
+hint: nothing was changed: look at it with `cosession show ...chat.jsonl`, then call again with ...
+status 4
+```
+
+A script that must not hang gives up with `--timeout SECONDS`, and then ends with status 3.
+
+## Another language
+
+A process that isn't written in Python starts the command, and reads the session as JSON Lines:
+
+```console
+$ cosession append chat.jsonl "hi"
+...
+$ cosession show --json --last 1 chat.jsonl
+{{"offset": 0, "kind": "message", "record": {{"role": "user", "content": "hi"}}}}
+```
+
+## Looking after a session
+
+`verify` lists every line with its state, and what a process that died may have left behind.
+`heal` settles that. Both tell by their exit status whether something is off.
+
+```console
+$ cosession append chat.jsonl "hi"
+...
+$ printf '{{"role": "us' >> chat.jsonl
+$ cosession verify --quiet chat.jsonl || echo "status $?"
+line 2      offset 31         pending  12 bytes: not JSON: ...
+...chat.jsonl: 2 lines, 43 bytes (1 damaged, 1 message)
+revision ...:31
+off: the last line, 12 bytes at offset 31, has no newline (heal: it gets one)
+1 pending line(s)
+something is off
+status 1
+$ cosession heal chat.jsonl
+settled: the last line, 12 bytes at offset 31, has no newline; it gets one
+cosession: chat.jsonl: 1 damaged line(s) stay in the file, and are skipped
+hint: `cosession verify --quiet` shows them
+```
+
+The damaged line stays in the file, where readers skip it: nothing is ever deleted.
+
+## Exit status
+
+| status | meaning |
+|---|---|
+{statuses}
+
+## Completion in the shell
+
+One line in the shell's start-up file completes commands, options, file names, and the checkpoints
+of the file named before:
+
+| shell | file | line |
+|---|---|---|
+| bash | `~/.bashrc` | `eval "$(_COSESSION_COMPLETE=bash_source cosession)"` |
+| zsh | `~/.zshrc` | `eval "$(_COSESSION_COMPLETE=zsh_source cosession)"` |
+| fish | `~/.config/fish/completions/cosession.fish` | \
+`_COSESSION_COMPLETE=fish_source cosession \\| source` |
+
+## Environment
+
+| variable | effect |
+|---|---|
+| `NO_COLOR` | no colours |
+| `FORCE_COLOR` | colours even where the output isn't a terminal |
+| `PAGER`, `LESS` | what `show` pages with on a terminal, and its flags; by default `less -FRX` |
+
+## All commands
+
+`python -m cosession` is the same command.
+
+```text
+{app}
+```
+{commands}"""
+
+
+def page() -> str:
+    """The whole of docs/command.md."""
+    statuses = "\n".join(f"| {status} | {meaning} |" for status, meaning in table())
+    commands = "".join(
+        f"\n### {name}\n\n```text\n{help_text(name)}\n```\n" for name in sorted(COMMANDS)
+    )
+    return _PAGE.format(statuses=statuses, app=help_text(), commands=commands)
+
+
+def help_text(command: str | None = None) -> str:
+    """What `cosession COMMAND --help` prints on a terminal of 80 columns."""
+    root = app.make_context("cosession", [], resilient_parsing=True, terminal_width=_WIDTH)
+    if command is None:
+        return app.get_help(root)
+    found = app.get_command(root, command)
+    if found is None:
+        raise KeyError(command)
+    context = click.Context(found, info_name=command, parent=root)
+    return found.get_help(context)
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
+    sys.stdout.write(page())
