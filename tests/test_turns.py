@@ -20,7 +20,7 @@ from aio.both import KINDS, Kind, opened, user
 from cosession import (
     BlockingSession,
     Session,
-    TurnEnded,
+    TurnOver,
     TurnHeld,
     TurnInterrupted,
     TurnTimeout,
@@ -147,7 +147,7 @@ async def test_the_holder_is_known_to_everybody_and_gone_with_the_turn(tmp_path:
                 assert one.interrupted is None
             assert turn.began == session.revision
         assert reader.holder is None
-        with pytest.raises(TurnEnded):
+        with pytest.raises(TurnOver):
             await turn.append(user("too late"))
 
 
@@ -228,7 +228,7 @@ async def hold(session: Session[Any]) -> None:
 async def test_a_turn_within_a_turn_of_the_same_task_is_refused(tmp_path: Path) -> None:
     """It would wait for itself for ever."""
     async with Session(tmp_path / "context.jsonl") as session, session.turn():
-        with pytest.raises(TurnEnded, match="already"):
+        with pytest.raises(TurnOver, match="already"):
             async with session.turn():
                 pytest.fail("nobody is to get here")
 
@@ -293,7 +293,7 @@ async def test_an_interrupted_turn_is_found_and_kept_with_its_calls_closed(
         last = session.session.history[-1]
         assert (len(session.texts), last.role, last.tool_call_id) == (5, "tool", "call-2")
         await session.append(user("after"))
-        with pytest.raises(TurnEnded):
+        with pytest.raises(TurnOver):
             await resolve(interrupted.roll_back())
 
 
@@ -345,7 +345,7 @@ def test_a_child_forked_in_a_turn_has_no_part_in_it(tmp_path: Path) -> None:
                 status = 1
                 try:
                     turn.append(user("the child's"))
-                except TurnEnded:
+                except TurnOver:
                     try:
                         session.append(user("the child's"), timeout=0)
                     except TurnHeld:

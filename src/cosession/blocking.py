@@ -28,7 +28,7 @@ from ._base import (
 )
 from .commits import CommitQueue, Operation, insist, tries_once
 from .edits import Clear, RevertTo
-from .errors import SessionClosed, TurnEnded, TurnHeld
+from .errors import SessionClosed, TurnOver, TurnHeld
 from .files import translated
 from .records import Holder, Outcome, Revision
 from .store import Request
@@ -183,7 +183,7 @@ class BlockingSession(SessionBase[T], Generic[T]):
         """
         turn = BlockingTurn(self, label)
         if self._turn_owner == threading.get_ident():
-            raise TurnEnded(f"{self.path}: this thread has the turn already")
+            raise TurnOver(f"{self.path}: this thread has the turn already")
         self._begin_turn(turn, timeout)
         self._turn_owner = threading.get_ident()
         try:

@@ -170,7 +170,7 @@ class TurnInterrupted(CosessionError):
         )
 
 
-class TurnEnded(CosessionError):
+class TurnOver(CosessionError):
     """A turn is used after its end, or in a child forked inside it; nothing was changed."""
 
 

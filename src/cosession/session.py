@@ -32,7 +32,7 @@ from ._base import (
 )
 from .commits import CommitQueue, Operation, tries_once
 from .edits import Clear, RevertTo
-from .errors import CosessionError, SessionClosed, TurnEnded, TurnHeld
+from .errors import CosessionError, SessionClosed, TurnOver, TurnHeld
 from .files import translated
 from .records import Holder, Outcome, Revision
 from .store import Request
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from pydantic import TypeAdapter
 
+    from .changes import Change
     from .messages import Message
 
 T = TypeVar("T")
@@ -257,7 +258,7 @@ class Session(SessionBase[T], Generic[T]):
         """
         turn = Turn(self, label)
         if self._turn_owner is asyncio.current_task():
-            raise TurnEnded(f"{self.path}: this task has the turn already")
+            raise TurnOver(f"{self.path}: this task has the turn already")
         await self._begin_turn(turn, timeout)
         self._turn_owner = asyncio.current_task()
         try:
@@ -346,6 +347,27 @@ class Session(SessionBase[T], Generic[T]):
         if not seen and not self._store.read_only:
             await _uncancelled(asyncio.to_thread(queue.try_settle))
         return self.revision
+
+    async def follow(self) -> AsyncIterator[Change]:
+        """Be told what anybody does to the session, from its present state on, as it happens.
+
+            async for change in session.follow():
+                match change:
+                    case Appended(records): ...
+
+        Whenever a change is told, `history` is the fold of what has been told. Nothing is told
+        twice or left out, whatever happens to the file: what happens between two looks is told in
+        one. A turn that begins and ends between two looks is not told.
+
+        Where `watchfiles` is installed (`pip install cosession[follow]`), it wakes within some
+        milliseconds of a change, else within a quarter of a second.
+
+        **Cancellation** ends it. So does closing the session, by `SessionClosed`.
+        """
+        from .follow import follow
+
+        async for change in follow(self):
+            yield change
 
     async def load(self) -> None:
         """Decode every message on a thread, so that `history` costs the event loop nothing."""

@@ -38,7 +38,7 @@ from .errors import (
     SessionMissing,
     StorageError,
     SyncFailed,
-    TurnEnded,
+    TurnOver,
     TurnHeld,
     TurnInterrupted,
 )
@@ -90,17 +90,19 @@ Result = Outcome | Exception
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
+class View:
     """What is known of the file, replaced as one, since other threads read it at any time."""
 
     generation: int
     identity: Identity | None
     state: State
+    kept: int = 0
+    """How many bytes at the start this generation shares with the one before."""
     mark: int = 0
     """Where no generation is known: the checksum of the last bytes that were read."""
 
 
-_NOTHING = _View(0, None, State())
+_NOTHING = View(0, None, State())
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,10 @@ class Store:
         self._boot = _platform.boot_id()
         self._mutex = threading.RLock()
         _fork.watch(self)
+
+    @property
+    def view(self) -> View:
+        return self._view
 
     @property
     def state(self) -> State:
@@ -313,7 +319,7 @@ class Store:
                     for piece in pieces:
                         state = state.fold(piece)
             mark = 0 if generation else _mark(fd, state.position)
-        self._view = _View(generation, identity, state, mark)
+        self._view = View(generation, identity, state, kept, mark)
         return header is not None and header.intent is None and state.position == size
 
     def _base(self, generation: int, identity: Identity, kept: int, limit: int) -> State:
@@ -425,7 +431,7 @@ class Store:
             with self._data() as fd:
                 for piece in files.read_lines(fd, state.position, header.committed):
                     state = state.fold(piece)
-        self._view = _View(header.generation, header.identity, state)
+        self._view = View(header.generation, header.identity, state, header.kept)
 
     def _heal(self, header: Header | None, identity: Identity) -> Header:
         """Settle what the last one left, adopt what foreign programs wrote, publish that."""
@@ -628,14 +634,14 @@ class Store:
     def _require_turn(self, header: Header, request: Request) -> Header:
         """Raise, unless the request may be carried out as far as turns go."""
         if request.settles and request.settles != header.turn:
-            raise TurnEnded(f"{self.path}: the turn is over; another terminal has settled it")
+            raise TurnOver(f"{self.path}: the turn is over; another terminal has settled it")
         if request.turn and not header.turn:
             # The lock file was made anew; the turn's own lock is still ours.
             return replace(header, turn=request.turn)
         if header.turn in (0, request.turn, request.settles) or request.any_time:
             return header
         if request.turn:
-            raise TurnEnded(f"{self.path}: the turn is over; another terminal has settled it")
+            raise TurnOver(f"{self.path}: the turn is over; another terminal has settled it")
         card = self.turns.read()
         if request.alone:
             raise TurnInterrupted(self.path, card or self._unknown_turn(header))
@@ -685,7 +691,7 @@ class Store:
                     if not self._undo_append(fd, header, intent, data, known):
                         results.update(batch.outcomes)
                     raise
-            self._view = _View(header.generation, header.identity, state)
+            self._view = View(header.generation, header.identity, state, header.kept)
         results.update(batch.outcomes)
         return header
 
@@ -824,7 +830,7 @@ class Store:
         header = Header(
             header.generation + 1, identity, status.st_size, edit.kept, turn=header.turn
         )
-        self._view = _View(header.generation, identity, state)
+        self._view = View(header.generation, identity, state, edit.kept)
         try:
             with self._data() as fd:
                 header = self._publish(fd, header, status.st_size)

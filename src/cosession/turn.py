@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._base import rotated_path
 from .edits import CutTo, Step
-from .errors import StorageError, TurnEnded
+from .errors import StorageError, TurnOver
 from .records import Holder, Outcome, Revision, TurnCard
 from .store import Request
 from .turn_lock import TurnLock, new_token
@@ -46,7 +46,7 @@ class TurnBase(Generic[T]):
     def began(self) -> Revision:
         """Where the session stood when the turn began."""
         if self._began is None:
-            raise TurnEnded(f"{self._base.path}: the turn has not begun")
+            raise TurnOver(f"{self._base.path}: the turn has not begun")
         return self._began
 
     @property
@@ -86,7 +86,7 @@ class TurnBase(Generic[T]):
 
     def _require_on(self) -> None:
         if not self._token or self._pid != os.getpid():
-            raise TurnEnded(f"{self._base.path}: the turn is over, or is the parent process's")
+            raise TurnOver(f"{self._base.path}: the turn is over, or is the parent process's")
 
 
 class Turn(TurnBase[T]):

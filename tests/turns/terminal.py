@@ -11,7 +11,7 @@ import sys
 import time
 from contextlib import suppress
 
-from cosession import BlockingSession, TurnEnded, TurnInterrupted
+from cosession import BlockingSession, TurnOver, TurnInterrupted
 
 RECORDS = 6
 
@@ -33,7 +33,7 @@ def main(path: str, name: str, turns: int, seed: int, log: str) -> None:
                     interrupted = session.interrupted
                     if interrupted is None:
                         continue
-                    with suppress(TurnEnded):  # another terminal was faster
+                    with suppress(TurnOver):  # another terminal was faster
                         if chance.random() < 0.5:
                             interrupted.keep(timeout=60)
                             print("kept", interrupted.holder.operation, file=diary)
