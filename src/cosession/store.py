@@ -779,10 +779,11 @@ class Store:
 
     def _undo_exchange(self, temporary: str, rotated: str | None, header: Header | None) -> None:
         """Clean up, unless the swap has happened, which an interrupt may hide."""
-        if not os.path.exists(temporary):
-            return
         try:
-            os.unlink(temporary)
+            try:
+                os.unlink(temporary)
+            except FileNotFoundError:
+                return
             if rotated is not None:
                 with files.suppress_blocked():
                     os.unlink(rotated)
