@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aio.both import KINDS, Both, Kind, opened, user
-from aio.held import BOUND, held_elsewhere, held_here
 from pydantic import BaseModel, TypeAdapter
 
+from aio.both import KINDS, Both, Kind, opened, user
+from aio.held import BOUND, held_elsewhere, held_here
 from cosession import (
     BlockingSession,
     Conflict,
@@ -565,7 +565,12 @@ async def test_power_durability_syncs_before_it_acknowledges(
 
     synced: list[int] = []
     sync = _platform.sync_data
-    monkeypatch.setattr(_platform, "sync_data", lambda fd: (synced.append(fd), sync(fd)))
+
+    def noted(fd: int) -> None:
+        synced.append(fd)
+        sync(fd)
+
+    monkeypatch.setattr(_platform, "sync_data", noted)
     async with open_session() as both:
         await both.append(user("a"))
     assert synced == []
@@ -773,10 +778,9 @@ def test_two_event_loops_in_two_threads(path: Path) -> None:
     """Event loops in several threads, each with its own session, share a file."""
 
     async def write(name: str) -> None:
-        async with Session(path) as session:
-            async with asyncio.TaskGroup() as group:
-                for number in range(40):
-                    group.create_task(session.append(user(f"{name}{number}"), timeout=BOUND))
+        async with Session(path) as session, asyncio.TaskGroup() as group:
+            for number in range(40):
+                group.create_task(session.append(user(f"{name}{number}"), timeout=BOUND))
 
     threads = [
         threading.Thread(target=lambda name=name: asyncio.run(write(name)), daemon=True)
