@@ -247,20 +247,25 @@ def test_a_failing_call_on_opening_is_an_error_and_no_loss(
 
 
 def leave_half_an_append(path: Path) -> None:
-    """Do what a process does that is killed in the middle of an append of three records."""
-    with BlockingSession(path) as session, watched() as faults:
+    """Leave what a process leaves that is killed in the middle of an append of three records."""
+    real, written = os.write, list[bytes]()
 
-        def before(call: str, number: int) -> None:
-            if call == "write":
-                with open(path, "ab") as file:
-                    file.write(b'{"role":"user","content":"new 1"}\n{"role":"us')
-            if call in ("write", "ftruncate"):
-                raise OSError(errno.EIO, "the end")
+    def write(fd: int, data: bytes) -> int:
+        if written:
+            raise OSError(errno.EIO, "the end")
+        written.append(bytes(data)[:45])
+        return real(fd, written[0])
 
-        faults.before = before
+    def ftruncate(fd: int, length: int) -> None:
+        raise OSError(errno.EIO, "the end")
+
+    with BlockingSession(path) as session, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "write", write)
+        patch.setattr(os, "ftruncate", ftruncate)
         with pytest.raises(StorageError):
             OPERATIONS["append three"](session)
-    assert path.read_bytes().endswith(b'{"role":"us')
+    assert path.read_bytes() == SEED + written[0]
+    assert written[0].endswith(b'}\n{"role":"us')
 
 
 # ---- full disks -------------------------------------------------------------------------------
