@@ -754,8 +754,8 @@ class Store:
         header = Header(header.generation + 1, identity, status.st_size, edit.kept)
         self._view = _View(header.generation, identity, state)
         try:
-            with self._data() as fd:
-                header = self._publish(fd, header, status.st_size)
+            with self._data() as new_fd:
+                header = self._publish(new_fd, header, status.st_size)
         except OSError as error:
             log.warning("%s: replaced, but the header is not written: %s", self.path, error)
         return header, rotated
