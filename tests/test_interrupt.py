@@ -176,7 +176,7 @@ def every_point(stride: int = 1, start: int = 1) -> Iterator[Interrupt]:
 @pytest.mark.parametrize("name", CALLS)
 def test_interrupted_at_many_points(path: Path, name: str) -> None:
     """Whatever Ctrl-C interrupts: whole or not at all, lock free at once, memory as the file."""
-    _interrupt(path, name, {"append": 1, "history": 1}.get(name, 11))
+    _interrupt(path, name, {"append": 3, "history": 1}.get(name, 11))
 
 
 @pytest.mark.deep

@@ -693,7 +693,8 @@ async def test_reopened_while_a_waiter_of_before_still_sleeps(
             await asyncio.wait_for(asyncio.gather(*appends), BOUND)
         for n in range(3, 50):
             await both.append(user(str(n)), timeout=BOUND)
-        assert both.texts == [str(n) for n in range(50)]
+        assert sorted(both.texts[:3]) == ["0", "1", "2"]  # threads have no order
+        assert both.texts[3:] == [str(n) for n in range(3, 50)]
 
 
 async def test_opening_twice_is_refused(open_session: Open) -> None:
