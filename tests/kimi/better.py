@@ -309,7 +309,7 @@ def test_exit_without_close(path: Path) -> None:
         "asyncio.run(context.checkpoint(False))\n"
         "asyncio.run(context.clear())\n"
     )
-    process = start("-X", "dev", "-W", "error::ResourceWarning", "-c", program, path)
+    process = start("-W", "error::ResourceWarning", "-c", program, path)
     assert finish([process], timeout=30) == [""]
 
 
