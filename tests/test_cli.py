@@ -501,5 +501,5 @@ def test_completion_knows_commands_options_and_checkpoints(
     assert completions("cosession ", monkeypatch) == list(COMMANDS)
     assert completions("cosession re", monkeypatch) == ["revert"]
     assert "--durability" in completions("cosession append --d", monkeypatch)
-    assert completions(f"cosession revert {path} ", monkeypatch) == ["0", "1", "2"]
-    assert completions(f"cosession revert {tmp_path}/none ", monkeypatch) == []
+    assert completions(f"cosession revert {path.as_posix()} ", monkeypatch) == ["0", "1", "2"]
+    assert completions(f"cosession revert {tmp_path.as_posix()}/none ", monkeypatch) == []
