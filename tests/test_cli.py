@@ -468,7 +468,7 @@ def test_heal_removes_temporary_files_of_the_dead(path: Path) -> None:
     assert not os.path.exists(name)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Wine and FAT have no hard links to rely on")
+@pytest.mark.skipif(sys.platform == "win32", reason="the advice is for a POSIX shell")
 def test_heal_can_not_help_a_hard_link(path: Path) -> None:
     """Status 6, and the commands that help."""
     good("append", path, "hi")
