@@ -97,7 +97,8 @@ bye()
 session = BlockingSession(path)
 session.open()
 threading.Thread(target=session.append, args=(message,), daemon=True).start()
-time.sleep(0.05)
+while not any(thread.name == "cosession-commit" for thread in threading.enumerate()):
+    time.sleep(0.001)  # until it waits: pydantic aborts a thread that exits inside of it
 bye()
 """,
     "blocking, closed under a thread": """
