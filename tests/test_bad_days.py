@@ -26,6 +26,8 @@ from bad.soundness import (
 from cosession import (
     BlockingSession,
     CosessionError,
+    Message,
+    Session,
     SessionMissing,
     StorageError,
     StorageFull,
@@ -91,6 +93,55 @@ def test_a_failing_call_undoes_the_operation_or_does_it_no_harm(
                         )
                         raise
     assert count > 10
+
+
+@pytest.mark.parametrize("name", ["revert", "compact"])
+def test_a_failing_call_where_there_are_no_hard_links(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same where the old file must be copied: each call of that may fail as well."""
+    forbid_links(monkeypatch)
+    test_a_failing_call_undoes_the_operation_or_does_it_no_harm(tmp_path, name, "process", caplog)
+
+
+@pytest.mark.parametrize("name", ["append one", "append three", "checkpoint"])
+async def test_a_failing_call_on_the_event_loops_thread(tmp_path: Path, name: str) -> None:
+    """What fails in a small commit on the loop's own thread is refused, or done once elsewhere."""
+
+    async def act(session: Session[Message]) -> None:
+        if name == "checkpoint":
+            await session.checkpoint()
+        else:
+            count = 3 if name == "append three" else 1
+            await session.append([message(f"new {n + 1}") for n in range(count)])
+
+    clean = tmp_path / "clean"
+    clean.mkdir()
+    wanted = after(clean, name)
+    async with Session(seeded(clean / "context.jsonl")) as session:
+        with watched() as faults:
+            await act(session)
+    calls = Counter(faults.made)
+    assert calls["write"] == 1, "it was not done on this thread"
+    for call, number in [(call, number) for call in calls for number in range(calls[call])]:
+        for last in (number, None):
+            folder = tmp_path / f"{call}-{number}-{last}"
+            folder.mkdir()
+            path = seeded(folder / "context.jsonl")
+            async with Session(path) as session:
+                acknowledged = False
+                with watched() as faults, suppress(CosessionError):
+                    faults.before = failing(call, number, errno.EIO, last=last)
+                    await act(session)
+                    acknowledged = True
+                await session.refresh()
+                assert_sound(session)
+                outcomes = [wanted] if acknowledged else [SEED]
+                if not acknowledged and call in ("fstat", "pread", "pwrite"):
+                    outcomes.append(wanted)  # the disk failed for the undoing, too
+                assert path.read_bytes() in outcomes, (call, number, last)
+                await session.append(message("goes on"), timeout=10)
+                assert_sound(session)
 
 
 def calls_of(tmp_path: Path, name: str, durability: str) -> Counter[str]:
@@ -196,20 +247,25 @@ def test_a_failing_call_on_opening_is_an_error_and_no_loss(
 
 
 def leave_half_an_append(path: Path) -> None:
-    """Do what a process does that is killed in the middle of an append of three records."""
-    with BlockingSession(path) as session, watched() as faults:
+    """Leave what a process leaves that is killed in the middle of an append of three records."""
+    real, written = os.write, list[bytes]()
 
-        def before(call: str, number: int) -> None:
-            if call == "write":
-                with open(path, "ab") as file:
-                    file.write(b'{"role":"user","content":"new 1"}\n{"role":"us')
-            if call in ("write", "ftruncate"):
-                raise OSError(errno.EIO, "the end")
+    def write(fd: int, data: bytes) -> int:
+        if written:
+            raise OSError(errno.EIO, "the end")
+        written.append(bytes(data)[:45])
+        return real(fd, written[0])
 
-        faults.before = before
+    def ftruncate(fd: int, length: int) -> None:
+        raise OSError(errno.EIO, "the end")
+
+    with BlockingSession(path) as session, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "write", write)
+        patch.setattr(os, "ftruncate", ftruncate)
         with pytest.raises(StorageError):
             OPERATIONS["append three"](session)
-    assert path.read_bytes().endswith(b'{"role":"us')
+    assert path.read_bytes() == SEED + written[0]
+    assert written[0].endswith(b'}\n{"role":"us')
 
 
 # ---- full disks -------------------------------------------------------------------------------

@@ -159,7 +159,8 @@ ODD: dict[str, dict[str, Any]] = {
     "explicit null": {"role": "assistant", "content": None, "tool_calls": [{"a": None}]},
     "4000 digits": {"role": "user", "n": 10**4000},
     "large float": {"role": "user", "n": 1.7976931348623157e308},
-    "150 brackets": {"role": "user", "content": nested(150)},
+    # pydantic writes 99 levels on Windows, 255 elsewhere.
+    "90 brackets": {"role": "user", "content": nested(90)},
     "empty role": {"role": "", "content": "x"},
     "role with a quote": {"role": 'a"b\\', "content": "x"},
     "role is not first": {"content": "x", "role": "user"},

@@ -119,6 +119,21 @@ def test_the_file_turns_into_something_else_while_it_is_open(
         assert len(session.history) == 4
 
 
+@pytest.mark.parametrize("what", PLACES)
+def test_a_reader_is_told_that_the_file_turned_into_something_else(path: Path, what: str) -> None:
+    """A refresh raises and leaves memory as it was; nothing is read from a pipe or a device."""
+    with BlockingSession(path, read_only=True) as reader:
+        moved = path.rename(path.with_name("moved"))
+        PLACES[what](path)
+        with pytest.raises((NotASession, StorageError)):
+            reader.refresh()
+        assert len(reader.history) == 3
+        path.rmdir() if what == "folder" else path.unlink()
+        moved.rename(path)
+        reader.refresh()
+        assert_memory_is_file(reader)
+
+
 async def test_the_asynchronous_session_meets_the_same_errors(tmp_path: Path) -> None:
     """Opening a folder, or in a missing folder, raises from Session as from BlockingSession."""
     with pytest.raises(NotASession):

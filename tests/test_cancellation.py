@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from aio.both import user
 from aio.held import BOUND, held_elsewhere, held_here, is_free
 from aio.suspended import acting_when_suspended
-
 from cosession import BlockingSession, LockTimeout, Message, Session, SessionClosed
 
 SHORTLY = 0.004
@@ -170,7 +170,7 @@ async def test_cancelled_on_a_free_lock(
 async def test_cancelled_while_another_holds_the_lock(
     path: Path, name: str, delay: float | None
 ) -> None:
-    """Cancelled while it waits for another handle, an operation lets go of the lock it still gets."""
+    """Cancelled while it waits for another handle, an operation lets go of a lock it still gets."""
     before, after = await learn(name, path)
     suspension, goes_on = 1, True
     while goes_on:
@@ -455,11 +455,10 @@ async def test_no_thread_to_be_had(path: Path, monkeypatch: pytest.MonkeyPatch) 
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    with held_here(path):
-        with monkeypatch.context() as patch:
-            patch.setattr(threading.Thread, "start", refuse)
-            with pytest.raises(RuntimeError):
-                await session.append(user("new"), timeout=BOUND)
+    with held_here(path), monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            await session.append(user("new"), timeout=BOUND)
     assert path.read_bytes() == before
     await session.append(user("next"), timeout=BOUND)
     assert [message.content for message in session.history] == ["old", "old", "next"]

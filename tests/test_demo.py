@@ -94,7 +94,7 @@ def played(tmp_path: Path) -> Iterator[Played]:
 
 def write(one: Terminal, two: Terminal) -> None:
     one.checkpoint()
-    for _ in range(8):
+    for _ in range(4):
         one.step()
         two.step()
     two.record_usage()

@@ -37,9 +37,7 @@ def test_a_missing_document_is_empty_and_made_private(tmp_path: Path) -> None:
 def test_no_count_of_several_processes_is_lost(tmp_path: Path) -> None:
     """Processes that read, change and write at once don't undo each other."""
     path = tmp_path / "counter.json"
-    children = [
-        subprocess.Popen([sys.executable, "-c", COUNT, str(path), "10"]) for _ in range(3)
-    ]
+    children = [subprocess.Popen([sys.executable, "-c", COUNT, str(path), "10"]) for _ in range(3)]
     assert [child.wait(90) for child in children] == [0, 0, 0]
     assert read_document(path) == {"count": 30}
 

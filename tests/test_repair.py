@@ -131,6 +131,14 @@ def test_a_hole_that_a_power_cut_left_is_taken_out() -> None:
     assert mended(announced(records), bytes(8) + records[1]) == b""
 
 
+def test_records_that_are_equal_are_not_mistaken_for_a_hole() -> None:
+    """A foreign line as long as our first record, then that record: not a hole, but a line."""
+    ours, theirs = b"o same\n", b"f else\n"
+    intent = announced([ours, ours])
+    assert mended(intent, theirs + ours) == theirs
+    assert mended(intent, theirs + ours + theirs) == theirs + theirs
+
+
 def test_nothing_there_means_nothing_to_do() -> None:
     """A process that died right behind its announcement wrote nothing."""
     assert plan_repair(announced([b"o\n"]), b"") == Adopt()

@@ -172,6 +172,7 @@ def test_appending_never_overwrites(path: Path) -> None:
         os.lseek(fd, 0, os.SEEK_SET)
         _winapi.WriteFile(msvcrt.get_osfhandle(fd), b"ours\n")
         assert path.read_bytes() == b"theirs\nours\n"
+        assert os.lseek(fd, 0, os.SEEK_CUR) == 12  # which is how we know where they came to lie
         os.lseek(plain, 0, os.SEEK_SET)
         _winapi.WriteFile(msvcrt.get_osfhandle(plain), b"THEIRS\n")
         assert path.read_bytes() == b"THEIRS\nours\n"

@@ -109,11 +109,11 @@ def stick(path: str) -> None:
     """Stop in the middle of an append: announced, and half of its bytes written."""
     write_all = files.write_all
 
-    def write_half(fd: int, data: bytes) -> None:
-        write_all(fd, data[: len(data) // 2])
+    def write_half(fd: int, data: bytes, placed: list[tuple[int, int]] | None = None) -> None:
+        write_all(fd, data[: len(data) // 2], placed)
         say("stuck")
         wait()
-        write_all(fd, data[len(data) // 2 :])
+        write_all(fd, data[len(data) // 2 :], placed)
 
     with BlockingSession(path) as session:
         files.write_all = write_half

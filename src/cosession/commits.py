@@ -52,14 +52,16 @@ def tries_once(timeout: float | None) -> bool:
 
 
 def insist(action: Callable[[], T]) -> T:
-    """Do something that may be repeated, and don't let Ctrl-C keep it from being done: the caller
-    is on the way out because of another one."""
+    """Do something that may be repeated, and don't let Ctrl-C keep it from being done.
+
+    The caller is on the way out because of an earlier one.
+    """
     while True:
         try:
             return action()
         except Exception:
             raise
-        except BaseException:
+        except BaseException:  # noqa: S112 - the first one is what the user sees
             continue
 
 
@@ -390,8 +392,10 @@ class CommitQueue:
             thread.join(timeout=5)
 
     def abandon(self) -> None:
-        """Close without waiting for anything. May be called in the middle of anything, by the
-        garbage collector, so on a thread of its own."""
+        """Close without waiting, on a thread of its own.
+
+        The garbage collector may call this in the middle of anything.
+        """
         self._closed = True
         try:
             threading.Thread(target=self.close, name="cosession-close", daemon=True).start()

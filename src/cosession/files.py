@@ -178,9 +178,7 @@ def open_temporary(path: str, like: os.stat_result | None) -> tuple[str, int]:
     while True:
         temporary = os.path.join(folder, f".{name}.{os.urandom(6).hex()}.tmp")
         try:
-            fd = _platform.open_file(
-                temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
-            )
+            fd = _platform.open_file(temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL)
         except FileExistsError:
             continue
         try:

@@ -272,7 +272,7 @@ class Inspection:
                 writer = _platform.holder_of(peek.fd) if peek else None
                 glance = self._glance(peek, writer)
                 first = first or glance
-                glance = replace(glance, live=glance.live or glance.header != first.header)
+                glance = glance.since(first)
                 if not glance.doubtful(self._identity) or time.monotonic() >= deadline:
                     self._judge(lock, peek, glance)
                     return
@@ -291,7 +291,8 @@ class Inspection:
         self._identity, self.size = _identity(status), status.st_size
         busy = writer is not None and header is not None and header.intent is not None
         torn = header is None and peek is not None and not peek.empty()
-        return _Glance(header, torn, status, writer, live=changed or busy)
+        temporary = frozenset(temporary_files(self.path))
+        return _Glance(header, torn, status, writer, temporary, live=changed or busy)
 
     def _judge(self, lock: LockFile | None, peek: Peek | None, glance: _Glance) -> None:
         self.stop = self.readable = self.size
@@ -414,12 +415,21 @@ class _Glance:
     status: os.stat_result
     writer: int | None
     """The process that has the lock, where the system tells."""
+    temporary: frozenset[str]
+    """The names of temporary files, of a replacement under way or left over."""
     live: bool
     """Whether somebody is writing right now."""
+
+    def since(self, first: _Glance) -> _Glance:
+        """This look in the light of an earlier one: what changes is alive."""
+        live = self.live or self.header != first.header
+        return replace(self, live=live, temporary=self.temporary & first.temporary)
 
     def doubtful(self, identity: Identity) -> bool:
         """Whether a second look may show something better."""
         header = self.header
+        if self.temporary and not self.live:
+            return True
         if header is None:
             return self.torn
         if not _speaks_of(header, identity, self.status.st_size):
@@ -478,7 +488,7 @@ def _folder_findings(path: str, glance: _Glance) -> Iterator[Finding]:
     busy = glance.live or glance.writer is not None
     if glance.status.st_nlink > 1:
         yield _names_finding(path, glance.status, busy)
-    temporary = temporary_files(path)
+    temporary = sorted(glance.temporary)
     if temporary and not busy:
         yield Finding(
             "temporary-files",

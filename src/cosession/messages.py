@@ -83,6 +83,8 @@ class MessageCodec(Generic[T]):
         except RecursionError as error:
             raise InvalidMessage("nested too deeply", index) from error
         except (ValueError, TypeError, PydanticSerializationError) as error:
+            if "calling function" in str(error) and ": KeyboardInterrupt" in str(error):
+                raise KeyboardInterrupt from error  # Ctrl-C in one of its callbacks
             raise InvalidMessage(str(error), index) from error
         self._require_readable(line, index)
         return line + b"\n"

@@ -15,7 +15,7 @@ class Revision:
 
     generation: int
     """Goes up at each replace (revert, clear, compaction), never down. The first one of a file is
-    the second at which cosession met it: a lock file made anew thus never repeats a generation.
+    the microsecond at which cosession met it: a lock file made anew never repeats a generation.
     """
     position: int
     """Bytes from the start of the file."""

@@ -115,9 +115,7 @@ class MessageLog:
                 start, stop = self._decoded, min(count, self._decoded + 512)
                 self._drop_undecided(start)
                 lines = [line or b"" for line in self.lines[start:stop]]
-                for at, (line, message) in enumerate(
-                    zip(lines, decode(lines), strict=True), start
-                ):
+                for at, (line, message) in enumerate(zip(lines, decode(lines), strict=True), start):
                     if isinstance(message, Broken):
                         self._broken.append((at, len(line), message.reason))
                     else:

@@ -832,8 +832,8 @@ class Store:
         )
         self._view = View(header.generation, identity, state, edit.kept)
         try:
-            with self._data() as fd:
-                header = self._publish(fd, header, status.st_size)
+            with self._data() as new_fd:
+                header = self._publish(new_fd, header, status.st_size)
         except OSError as error:
             log.warning("%s: replaced, but the header is not written: %s", self.path, error)
         return header, rotated
@@ -857,10 +857,11 @@ class Store:
 
     def _undo_exchange(self, temporary: str, rotated: str | None, header: Header | None) -> None:
         """Clean up, unless the swap has happened, which an interrupt may hide."""
-        if not os.path.exists(temporary):
-            return
         try:
-            os.unlink(temporary)
+            try:
+                os.unlink(temporary)
+            except FileNotFoundError:
+                return
             if rotated is not None:
                 with files.suppress_blocked():
                     os.unlink(rotated)

@@ -49,9 +49,7 @@ def export_blocking(store: Store, target: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def _ends(
-    store: Store, target: str | os.PathLike[str]
-) -> Iterator[tuple[int, int, str, int]]:
+def _ends(store: Store, target: str | os.PathLike[str]) -> Iterator[tuple[int, int, str, int]]:
     """The descriptor to read, the one to write, the target's path, and how much to copy."""
     path = files.resolve(target)
     source, length = store.open_snapshot()

@@ -28,5 +28,5 @@ def acting_when_suspended(
         result = error = None
         try:
             result = yield waits_for
-        except BaseException as thrown:  # noqa: BLE001 - it belongs to `work`
+        except BaseException as thrown:
             error = thrown

@@ -22,7 +22,7 @@ import cosession.messages
 import cosession.store
 
 from . import mutants
-from .examine import Reference, examine
+from .examine import Reference, examine, leftovers
 from .operations import OPERATIONS
 from .scene import (
     FOREIGN_LINE,
@@ -298,8 +298,10 @@ class Campaign:
             if live not in allowed:
                 findings.append(f"neither before nor after, with a foreign line: {live!r}")
             return findings
-        if told.error and read(scene.path) != self.reference.before.live:
-            findings.append("what a failed operation wrote is not rolled back")
+        if told.error:
+            if Snapshot.of(scene.folder) != self.reference.before:
+                findings.append("what a failed operation wrote is not rolled back")
+            findings += leftovers(scene)
         return findings + examine(scene, self.reference, acknowledged=not told.error)
 
 

@@ -82,7 +82,7 @@ def _findings(
     if not foreign and any("takes no lock" in line for line in heard.lines):
         yield f"a foreign program is blamed, and there was none: {heard.lines}"
 
-    yield from _names(scene)
+    yield from leftovers(scene)
     yield from _nothing_left_to_do(scene)
     yield from _works(scene)
 
@@ -167,7 +167,8 @@ def _kept(
             yield f"bytes are in no file any more: {tail!r}"
 
 
-def _names(scene: Scene) -> Iterator[str]:
+def leftovers(scene: Scene) -> Iterator[str]:
+    """Files that should not be there, and second names of files."""
     for name in os.listdir(scene.folder):
         if not _KNOWN.fullmatch(name):
             yield f"a leftover: {name}"

@@ -187,4 +187,4 @@ def _target(thing: object) -> str:
             thing = os.readlink(f"/proc/self/fd/{thing}").removesuffix(" (deleted)")
         except OSError:
             return ""
-    return os.path.basename(os.fspath(thing)) if isinstance(thing, str | bytes) else ""  # type: ignore[arg-type]
+    return os.path.basename(thing) if isinstance(thing, str) else ""

@@ -15,7 +15,9 @@ def main(path: str, journal: str, seed: str) -> None:
     session = BlockingSession(path, durability="power" if power else "process")
     session.open()
     with open(journal, "a", buffering=1) as told:
-        print("ready", flush=True)
+        session.append({"role": "user", "content": "m0/0/1"})
+        told.write("m0/0/1.\n")
+        print("ready", flush=True)  # from here on any instant may be the last
         number = 0
         while True:
             number += 1

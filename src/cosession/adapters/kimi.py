@@ -22,12 +22,10 @@ import errno
 import logging
 import os
 import sys
-import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..codec import Broken
 from ..errors import (
@@ -50,9 +48,6 @@ except ImportError as error:
         "cosession.adapters.kimi stands in for a class of kimi-cli, which is not installed here. "
         "Install it beside cosession: uv pip install kimi-cli==1.49.0 (Python 3.12 or newer)"
     ) from error
-
-if TYPE_CHECKING:
-    from ..commits import CommitQueue
 
 __all__ = ["Context", "install"]
 
@@ -223,7 +218,7 @@ class Context:
 
 
 class _Handle:
-    """A session for one event loop, which is opened once and closes itself as garbage."""
+    """A session for one event loop, which is opened once."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, path: Path, *, read_only: bool = False
@@ -231,7 +226,7 @@ class _Handle:
         self.loop = loop
         self._session: Session[Message] = Session(path, message_type=Message, read_only=read_only)
         self._session._codec_ = _Codec()
-        self._session._warns_unclosed = False  # kimi-cli closes nothing; the finalizer below does
+        self._session._warns_unclosed = False  # kimi-cli closes nothing
         self._opening = asyncio.Lock()
         self._is_open = False
 
@@ -243,23 +238,9 @@ class _Handle:
         return self._session
 
     async def _open(self) -> None:
-        session = self._session
-        try:
-            await session.open()
-        except BaseException:
-            session._store.close()
-            raise
+        await self._session.open()
         self._is_open = True
-        assert session._queue is not None
-        finalizer = weakref.finalize(session, _close_soon, session._queue)
-        finalizer.atexit = False
-        await session.load()
-
-
-def _close_soon(queue: CommitQueue) -> None:
-    """Let go of the file. A finalizer may run in the middle of anything, so on another thread."""
-    with suppress(RuntimeError):  # the interpreter is exiting: so is everything else
-        threading.Thread(target=queue.close, name="cosession-close", daemon=True).start()
+        await self._session.load()
 
 
 class _Codec(MessageCodec[Any]):
