@@ -111,7 +111,9 @@ async def test_token_counts_and_reading_never_wait(tmp_path: Path, kind: Kind) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("call", ["append", "checkpoint", "revert_to", "clear", "set_system_prompt"])
+@pytest.mark.parametrize(
+    "call", ["append", "checkpoint", "revert_to", "clear", "set_system_prompt"]
+)
 async def test_who_would_not_wait_is_told_who_has_the_turn(
     tmp_path: Path, kind: Kind, call: str
 ) -> None:

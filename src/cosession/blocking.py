@@ -203,7 +203,11 @@ class BlockingSession(SessionBase[T], Generic[T]):
         return self._ask_for_turn(label)
 
     def _begin_turn(
-        self, turn: BlockingTurn[T], timeout: float | None, *, behind: Callable[[], bool] | None = None
+        self,
+        turn: BlockingTurn[T],
+        timeout: float | None,
+        *,
+        behind: Callable[[], bool] | None = None,
     ) -> None:
         lock = self._turn_lock(timeout, behind=behind)
         try:
@@ -231,7 +235,9 @@ class BlockingSession(SessionBase[T], Generic[T]):
         finally:
             lock.close()
 
-    def _turn_lock(self, timeout: float | None, *, behind: Callable[[], bool] | None = None) -> TurnLock:
+    def _turn_lock(
+        self, timeout: float | None, *, behind: Callable[[], bool] | None = None
+    ) -> TurnLock:
         """Wait for the turn's lock."""
         began = time.monotonic()
         ticket = Ticket(self._store.turns.handle())

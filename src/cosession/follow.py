@@ -40,20 +40,21 @@ async def follow(session: Session[Any]) -> AsyncIterator[Change]:
     async with _signs(store) as wait:
         while True:
             before = _traces(store)
-            await _look(session)
             now = store.turn_that_is_on()
             if turn is None and now is not None:
                 yield TurnBegan(now)
+            await _look(session)
             view = store.view
-            if (change := _change(told, view, session)) is not None:
-                told = view
+            change = _change(told, view, session)
+            told = view
+            if change is not None:
                 yield change
             if turn is not None and (now is None or now.token != turn.token):
                 yield TurnEnded(turn)
                 if now is not None:
                     yield TurnBegan(now)
             turn = now
-            if store.view is told:
+            if change is None:
                 await wait(before)
 
 

@@ -236,7 +236,9 @@ class Session(SessionBase[T], Generic[T]):
     # ---- turns ------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def turn(self, label: str = "", *, timeout: float | None = None) -> AsyncIterator[Turn[T]]:
+    async def turn(
+        self, label: str = "", *, timeout: float | None = None
+    ) -> AsyncIterator[Turn[T]]:
         """Have the session to oneself, from the first to the last record of the block.
 
             async with session.turn("answering", timeout=30) as turn:

@@ -131,9 +131,7 @@ class BlockingTurn(TurnBase[T]):
         super().__init__(session, label)
         self._session = session
 
-    def append(
-        self, messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]]
-    ) -> Revision:
+    def append(self, messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]]) -> Revision:
         """Append to the session; durable and visible to everybody when this returns."""
         self._require_on()
         return self._session.append(messages)

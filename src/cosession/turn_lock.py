@@ -209,9 +209,7 @@ class Ticket:
             if not self._waiting:
                 self.lock.close()
 
-    def _wait(
-        self, when_it_comes: Callable[[], object], behind: Callable[[], bool] | None
-    ) -> None:
+    def _wait(self, when_it_comes: Callable[[], object], behind: Callable[[], bool] | None) -> None:
         try:
             deadline = time.monotonic() + _COURTESY
             while behind and not behind() and not self._given_up and time.monotonic() < deadline:
