@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -101,26 +102,41 @@ async def _signs(store: Store) -> AsyncIterator[_Wait]:
                 async with asyncio.timeout(HEARTBEAT):
                     await sign.wait()
 
-    watch = asyncio.ensure_future(_watch(store, sign))
+    stop = threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def give() -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits for a sign
+            loop.call_soon_threadsafe(sign.set)
+
+    threading.Thread(
+        target=_watch, args=(store, give, stop), name="cosession-follow", daemon=True
+    ).start()
     try:
         yield wait
     finally:
-        watch.cancel()
-        with suppress(asyncio.CancelledError):
-            await watch
+        stop.set()  # the thread looks at it within a second, and nobody waits for that
 
 
-async def _watch(store: Store, sign: asyncio.Event) -> None:
+def _watch(store: Store, give: Callable[[], None], stop: threading.Event) -> None:
     """Give a sign for everything that happens to the session's files. Ends if it can't."""
     try:
-        from watchfiles import awatch
+        from watchfiles import watch
     except ImportError:
         return
     names = {store.path, store.lock.path}
     folders = {os.path.dirname(name) for name in names}
     with suppress(OSError, RuntimeError):  # too many watches, no such folder: the heartbeat is left
-        async for changes in awatch(
-            *folders, step=_STEP, debounce=10 * _STEP, recursive=False, watch_filter=None
+        for changes in watch(
+            *folders,
+            watch_filter=None,
+            step=_STEP,
+            debounce=10 * _STEP,
+            rust_timeout=1000,
+            yield_on_timeout=True,
+            stop_event=stop,
+            raise_interrupt=False,
+            recursive=False,
         ):
             if any(path in names for _, path in changes):
-                sign.set()
+                give()
