@@ -22,6 +22,7 @@ from aio.both import user
 from aio.held import BOUND, held_elsewhere, held_here, is_free
 from aio.suspended import acting_when_suspended
 from cosession import BlockingSession, LockTimeout, Message, Session, SessionClosed
+from cosession.session import _uncancelled
 
 SHORTLY = 0.004
 """Seconds for which a lock is held here, so that a wait for it is seen from all sides."""
@@ -463,3 +464,20 @@ async def test_no_thread_to_be_had(path: Path, monkeypatch: pytest.MonkeyPatch) 
     await session.append(user("next"), timeout=BOUND)
     assert [message.content for message in session.history] == ["old", "old", "next"]
     await session.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_cancellation_in_the_instant_in_which_the_work_ends_is_not_lost(
+    fails: bool,
+) -> None:
+    """Work that must not be cut short ends, and then the cancellation is raised."""
+    work: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    task = asyncio.ensure_future(_uncancelled(work))
+    await asyncio.sleep(0)
+    if fails:
+        work.set_exception(ValueError())
+    else:
+        work.set_result(None)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

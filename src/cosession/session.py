@@ -489,12 +489,13 @@ async def _uncancelled(work: Any) -> Any:
         try:
             await asyncio.shield(future)
         except asyncio.CancelledError as error:
-            if future.done():
-                break
+            if future.cancelled():
+                break  # it was the work that was cancelled, not the waiting for it
             cancelled = error
         except Exception:
             break
     if cancelled is not None:
-        future.exception()
+        if not future.cancelled():
+            future.exception()  # is not raised, and not to be complained about
         raise cancelled
     return future.result()
