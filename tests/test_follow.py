@@ -48,7 +48,8 @@ with BlockingSession(path) as session:
                 with session.turn("t") as turn:
                     turn.append({"role": "user", "content": f"{name}-{number}-t"})
             case _:
-                session.append([{"role": "user", "content": f"{name}-{number}-{i}"} for i in (1, 2)])
+                both = [f"{name}-{number}-{place}" for place in (1, 2)]
+                session.append([{"role": "user", "content": text} for text in both])
         time.sleep(chance.uniform(0, 0.01))
 """
 

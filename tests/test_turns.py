@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aio.both import KINDS, Kind, opened, user
 
+from aio.both import KINDS, Kind, opened, user
 from cosession import (
     BlockingSession,
     Session,
-    TurnOver,
     TurnHeld,
     TurnInterrupted,
+    TurnOver,
     TurnTimeout,
 )
 
@@ -68,7 +68,7 @@ async def soon(condition: Any) -> None:
 async def test_what_is_written_in_a_turn_is_contiguous(tmp_path: Path) -> None:
     """Messages of other terminals come before or behind a turn, never inside."""
     path = tmp_path / "context.jsonl"
-    async with Session(path) as one, Session(path) as two, BlockingSession_(path) as three:
+    async with Session(path) as one, Session(path) as two, Awaitable(path) as three:
         async with one.turn("answering") as turn:
             await turn.append(user("a1"))
             others = [
@@ -82,13 +82,15 @@ async def test_what_is_written_in_a_turn_is_contiguous(tmp_path: Path) -> None:
             assert not any(other.done() for other in others)
         await asyncio.wait_for(asyncio.gather(*others), BOUND)
         await one.refresh()
-        texts = [message.content for message in one.history]
+        texts = [str(message.content) for message in one.history]
         assert texts[:4] == ["a1", "a2", "a3", "a4"]
         assert sorted(texts[4:]) == ["b", "c"]
         assert one.checkpoints == (mark,)
 
 
-class BlockingSession_(BlockingSession[Any]):  # noqa: N801 - only here, to stand in an async with
+class Awaitable(BlockingSession[Any]):
+    """A blocking session that can stand in an `async with`."""
+
     async def __aenter__(self) -> BlockingSession[Any]:
         self.open()
         return self
@@ -119,7 +121,11 @@ async def test_who_would_not_wait_is_told_who_has_the_turn(
 ) -> None:
     """`during_turn="raise"`, and `timeout=0`, raise at once; the error names the holder."""
     path = tmp_path / "context.jsonl"
-    arguments = {"append": [user("b")], "revert_to": [0], "set_system_prompt": ["x"]}.get(call, [])
+    arguments: list[Any] = {
+        "append": [user("b")],
+        "revert_to": [0],
+        "set_system_prompt": ["x"],
+    }.get(call, [])
     async with Session(path) as holder, holder.turn("answering") as turn:
         await turn.append(user("a"))
         await turn.checkpoint()

@@ -28,9 +28,9 @@ from .errors import (
     StorageError,
     StorageFull,
     SyncFailed,
-    TurnOver,
     TurnHeld,
     TurnInterrupted,
+    TurnOver,
     TurnTimeout,
     UnknownCheckpoint,
 )
@@ -63,9 +63,9 @@ __all__ = [
     "StorageFull",
     "SyncFailed",
     "TurnCard",
-    "TurnOver",
     "TurnHeld",
     "TurnInterrupted",
+    "TurnOver",
     "TurnTimeout",
     "UnknownCheckpoint",
 ]

@@ -28,7 +28,7 @@ from ._base import (
 )
 from .commits import CommitQueue, Operation, insist, tries_once
 from .edits import Clear, RevertTo
-from .errors import SessionClosed, TurnOver, TurnHeld
+from .errors import SessionClosed, TurnHeld, TurnOver
 from .files import translated
 from .records import Holder, Outcome, Revision
 from .store import Request

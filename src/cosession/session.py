@@ -32,7 +32,7 @@ from ._base import (
 )
 from .commits import CommitQueue, Operation, tries_once
 from .edits import Clear, RevertTo
-from .errors import CosessionError, SessionClosed, TurnOver, TurnHeld
+from .errors import CosessionError, SessionClosed, TurnHeld, TurnOver
 from .files import translated
 from .records import Holder, Outcome, Revision
 from .store import Request

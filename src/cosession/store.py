@@ -38,9 +38,9 @@ from .errors import (
     SessionMissing,
     StorageError,
     SyncFailed,
-    TurnOver,
     TurnHeld,
     TurnInterrupted,
+    TurnOver,
 )
 from .files import translated
 from .header import Appending, Header, Identity, Replacing, Span

@@ -11,7 +11,7 @@ import sys
 import time
 from contextlib import suppress
 
-from cosession import BlockingSession, TurnOver, TurnInterrupted
+from cosession import BlockingSession, TurnInterrupted, TurnOver
 
 RECORDS = 6
 
