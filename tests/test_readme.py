@@ -85,4 +85,6 @@ def test_continuous_integration_passes_the_tests_by_the_very_command_of_the_read
     if not script.exists():
         pytest.skip(".ci/run is not beside the tests")
     assert SETUP[1] in COMMANDS
-    assert re.search(rf"^\s*{re.escape(SETUP[1])}(\s+2>&1 \|.*)?$", script.read_text(), re.MULTILINE)
+    assert re.search(
+        rf"^\s*{re.escape(SETUP[1])}(\s+2>&1 \|.*)?$", script.read_text(), re.MULTILINE
+    )
