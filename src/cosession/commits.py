@@ -308,25 +308,24 @@ class CommitQueue:
 
     def _queue_again(self, taken: Sequence[Operation], settled: dict[int, Result]) -> None:
         """Settle those that have a result, and let the others wait as before."""
+        undone = [operation for at, operation in enumerate(taken) if at not in settled]
         rest = deque[Operation]()
+        # No loop with a condition inside the `with`: CPython 3.13 leaves its jump back out of the
+        # block's exception table, and Ctrl-C in that instant would leave the guard locked.
         with self._guard:
-            for at, operation in enumerate(taken):
-                if at not in settled and operation not in self._waiting:
-                    rest.append(operation)
+            rest.extend(filter(lambda operation: operation not in self._waiting, undone))
             rest.extend(self._waiting)
             self._waiting = rest
             self._work.notify_all()
         self._settle([taken[at] for at in settled], list(settled.values()))
 
     def _settle(self, operations: Sequence[Operation], results: Sequence[Result]) -> None:
-        callbacks = []
         with self._guard:
             for operation, result in zip(operations, results, strict=True):
                 operation._result = result
-                if operation._on_settled is not None:
-                    callbacks.append(operation._on_settled)
-        for callback in callbacks:
-            callback()
+        for operation in operations:  # nobody asks to be called back any more
+            if operation._on_settled is not None:
+                operation._on_settled()
 
     def _settle_errors(self, a_pass: Callable[[], bool]) -> bool:
         """Run a pass; an error about the lock itself goes to everybody who waits for it."""

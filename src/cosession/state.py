@@ -69,15 +69,18 @@ class MessageLog:
     def copy(self, count: int) -> MessageLog:
         """The first `count` lines with what is decoded of them."""
         with self._decoding:
-            other = MessageLog()
-            other.offsets = self.offsets[:count]
-            other.lines = self.lines[:count]
-            other._decoded = min(self._decoded, count)
-            kept = bisect_left(self._message_at, count)
-            other._messages = self._messages[:kept]
-            other._message_at = self._message_at[:kept]
-            other._broken = [entry for entry in self._broken if entry[0] < count]
-            return other
+            return self._copy(count)
+
+    def _copy(self, count: int) -> MessageLog:
+        other = MessageLog()
+        other.offsets = self.offsets[:count]
+        other.lines = self.lines[:count]
+        other._decoded = min(self._decoded, count)
+        kept = bisect_left(self._message_at, count)
+        other._messages = self._messages[:kept]
+        other._message_at = self._message_at[:kept]
+        other._broken = [entry for entry in self._broken if entry[0] < count]
+        return other
 
     def messages(self, count: int, decode: Decoder) -> History[Any]:
         """The valid messages among the first `count` lines."""
@@ -110,19 +113,25 @@ class MessageLog:
     def _decode_to(self, count: int, decode: Decoder) -> None:
         if self._decoded >= count:
             return
+        # No loop with a condition inside the `with`, but in functions of their own: CPython 3.13
+        # leaves its jump back out of the block's exception table, and Ctrl-C in that instant would
+        # leave the lock taken.
         with self._decoding:
             while self._decoded < count:
-                start, stop = self._decoded, min(count, self._decoded + 512)
-                self._drop_undecided(start)
-                lines = [line or b"" for line in self.lines[start:stop]]
-                for at, (line, message) in enumerate(zip(lines, decode(lines), strict=True), start):
-                    if isinstance(message, Broken):
-                        self._broken.append((at, len(line), message.reason))
-                    else:
-                        self._messages.append(message)
-                        self._message_at.append(at)
-                self._decoded = stop
-                self.lines[start:stop] = [None] * (stop - start)
+                self._decode_some(min(count, self._decoded + 512), decode)
+
+    def _decode_some(self, stop: int, decode: Decoder) -> None:
+        start = self._decoded
+        self._drop_undecided(start)
+        lines = [line or b"" for line in self.lines[start:stop]]
+        for at, (line, message) in enumerate(zip(lines, decode(lines), strict=True), start):
+            if isinstance(message, Broken):
+                self._broken.append((at, len(line), message.reason))
+            else:
+                self._messages.append(message)
+                self._message_at.append(at)
+        self._decoded = stop
+        self.lines[start:stop] = [None] * (stop - start)
 
     def _drop_undecided(self, start: int) -> None:
         """Take back what an attempt left that Ctrl-C interrupted."""
