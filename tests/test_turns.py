@@ -121,11 +121,8 @@ async def test_who_would_not_wait_is_told_who_has_the_turn(
 ) -> None:
     """`during_turn="raise"`, and `timeout=0`, raise at once; the error names the holder."""
     path = tmp_path / "context.jsonl"
-    arguments: list[Any] = {
-        "append": [user("b")],
-        "revert_to": [0],
-        "set_system_prompt": ["x"],
-    }.get(call, [])
+    needed: dict[str, list[Any]] = {"append": [user("b")], "revert_to": [0]}
+    arguments = needed.get(call, ["x"] if call == "set_system_prompt" else [])
     async with Session(path) as holder, holder.turn("answering") as turn:
         await turn.append(user("a"))
         await turn.checkpoint()
