@@ -13,13 +13,15 @@ import cosession
 PACKAGE = Path(cosession.__file__).parent
 
 LAYERS = (
-    "errors", "records", "codec", "state", "edits", "header", "repair", "messages", "_platform",
-    "_fork", "lock", "files", "documents", "store", "transfer", "inspect", "commits", "_base",
-    "session", "blocking",
+    "errors", "records", "codec", "state", "edits", "changes", "header", "repair", "messages",
+    "_platform", "_fork", "lock", "files", "documents", "turn_lock", "store", "transfer",
+    "inspect", "commits", "_base", "follow", "turn", "session", "blocking",
 )  # fmt: skip
 """From the bottom to the top, as `docs/design.md` lists them; nothing imports upwards."""
 
-PURE = ("errors", "records", "codec", "state", "edits", "header", "repair", "messages")
+PURE = (
+    "errors", "records", "codec", "state", "edits", "changes", "header", "repair", "messages",
+)  # fmt: skip
 SYSTEM = {
     "asyncio", "fcntl", "io", "msvcrt", "os", "pathlib", "shutil", "socket", "subprocess",
     "tempfile", "time",

@@ -28,9 +28,13 @@ from .errors import (
     StorageError,
     StorageFull,
     SyncFailed,
+    TurnHeld,
+    TurnInterrupted,
+    TurnOver,
+    TurnTimeout,
     UnknownCheckpoint,
 )
-from .records import Damage, Holder, Repair, Revision
+from .records import Damage, Holder, Repair, Revision, TurnCard
 from .session import Session
 
 if TYPE_CHECKING:
@@ -58,6 +62,11 @@ __all__ = [
     "StorageError",
     "StorageFull",
     "SyncFailed",
+    "TurnCard",
+    "TurnHeld",
+    "TurnInterrupted",
+    "TurnOver",
+    "TurnTimeout",
     "UnknownCheckpoint",
 ]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -14,8 +16,15 @@ from . import _fork
 from .codec import encode_system_prompt, encode_usage
 from .commits import CommitQueue
 from .edits import Add, AddCheckpoint, Clear, RevertTo, SetSystemPrompt, Step
-from .errors import InvalidMessage, ReadOnlySession, SessionClosed
-from .records import Damage, Outcome, Repair, Revision
+from .errors import (
+    InvalidMessage,
+    ReadOnlySession,
+    SessionClosed,
+    TurnHeld,
+    TurnTimeout,
+)
+from .files import translated
+from .records import Damage, Holder, Outcome, Repair, Revision, TurnCard
 from .state import History, State
 from .store import Request, Store
 
@@ -28,7 +37,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+INTERRUPTED = "No result: the program that made this call ended before it had one."
+"""The content of a result that closes a tool call of an interrupted turn."""
+
 Durability = Literal["process", "power"]
+DuringTurn = Literal["wait", "raise"]
 
 
 class SessionBase(Generic[T]):
@@ -43,6 +56,7 @@ class SessionBase(Generic[T]):
         create: bool = True,
         read_only: bool = False,
         lock_dir: str | os.PathLike[str] | None = None,
+        during_turn: DuringTurn = "wait",
     ) -> None:
         """Name a session file. Nothing is touched before it is opened.
 
@@ -55,7 +69,11 @@ class SessionBase(Generic[T]):
             read_only: Never lock and never write, not even to heal.
             lock_dir: A folder for the lock file, where the session's own folder can't hold one.
                 Every process on the session must name the same.
+            during_turn: What a call does that meets another terminal's turn: wait for its end,
+                or raise `TurnHeld` at once. Token counts and reading never wait.
         """
+        if during_turn not in ("wait", "raise"):
+            raise ValueError(f"during_turn must be 'wait' or 'raise', not {during_turn!r}")
         if durability not in ("process", "power"):
             raise ValueError(f"durability must be 'process' or 'power', not {durability!r}")
         self._store = Store(
@@ -65,6 +83,9 @@ class SessionBase(Generic[T]):
             read_only=read_only,
             lock_dir=lock_dir,
         )
+        self._during_turn = during_turn
+        self._turn = 0
+        """The number of the turn that this object has; 0 if it has none."""
         self._queue: CommitQueue | None = None
         self._opening = threading.RLock()
         self._owner = os.getpid()
@@ -113,6 +134,7 @@ class SessionBase(Generic[T]):
 
     def after_fork_in_child(self) -> None:
         self._opening = threading.RLock()
+        self._turn = 0  # it is the parent's
 
     # ---- the state --------------------------------------------------------------------------
 
@@ -178,6 +200,33 @@ class SessionBase(Generic[T]):
         return self._store.repairs
 
     @property
+    def holder(self) -> Holder | None:
+        """Whose turn it is: a live terminal, this one included, with the turn's label as operation.
+
+        Looks at the lock files; takes some ten microseconds, and waits for nobody.
+        """
+        card = self._store.turn_that_is_on()
+        return card.holder if card and self._store.turns.held() else None
+
+    def _turn_held(self) -> TurnHeld:
+        return TurnHeld(self._store.path, self.holder)
+
+    def _turn_timeout(self, waited: float) -> TurnTimeout:
+        return TurnTimeout(self._store.path, waited, self.holder)
+
+    def _ask_for_turn(self, label: str) -> Holder | None:
+        card = self._store.turn_that_is_on()
+        if card is None:
+            return None
+        with translated(self._store.turns.path, "ask for the turn"):
+            self._store.turns.ask(card.token, label)
+        return card.holder
+
+    def _interrupted_card(self) -> TurnCard | None:
+        card = self._store.turn_that_is_on()
+        return None if card is None or self._store.turns.held() else card
+
+    @property
     def _codec(self) -> MessageCodec[Any]:
         if self._codec_ is None:
             from .messages import Message, MessageCodec
@@ -192,7 +241,34 @@ class SessionBase(Generic[T]):
             raise ReadOnlySession(self._store.path)
         if expect is not None and not isinstance(expect, Revision):
             raise TypeError(f"expect is a Revision, not {type(expect).__name__}")
-        return Request(name, steps, expect)
+        return Request(name, steps, expect, turn=self._turn)
+
+    def _usage_request(self, token_count: int, expect: Revision | None) -> Request:
+        return replace(self._request("record usage", expect, usage(token_count)), any_time=True)
+
+    def _closing(self, began: Revision) -> Add:
+        """Results for the tool calls since then that have none, saying so; encoded."""
+        codec, history = self._codec, self.history
+        new = self._store.state.messages_since(began.position)
+        if began.generation != self.revision.generation:
+            new = len(history)
+        open_calls: dict[str, None] = {}
+        for message in history[len(history) - new :] if new else []:
+            match json.loads(codec.encode(message)):
+                case {"tool_calls": list(calls)}:
+                    open_calls |= {
+                        call["id"]: None
+                        for call in calls
+                        if isinstance(call, dict) and isinstance(call.get("id"), str)
+                    }
+                case {"role": "tool", "tool_call_id": str(answered)}:
+                    open_calls.pop(answered, None)
+        return Add(
+            tuple(
+                codec.encode({"role": "tool", "tool_call_id": call, "content": INTERRUPTED})
+                for call in open_calls
+            )
+        )
 
     def _add(self, messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]]) -> Add:
         """Encode one message or several, before any lock is taken."""

@@ -13,23 +13,27 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from ._base import (
     Durability,
+    DuringTurn,
     SessionBase,
     Transaction,
     rotated_path,
     system_prompt,
-    usage,
 )
 from .commits import CommitQueue, Operation, insist, tries_once
 from .edits import Clear, RevertTo
-from .errors import SessionClosed
-from .records import Outcome, Revision
+from .errors import SessionClosed, TurnHeld, TurnOver
+from .files import translated
+from .records import Holder, Outcome, Revision
 from .store import Request
+from .turn import BlockingInterruptedTurn, BlockingTurn
+from .turn_lock import Ticket, TurnLock
 
 if TYPE_CHECKING:
     from typing import Self
@@ -67,6 +71,7 @@ class BlockingSession(SessionBase[T], Generic[T]):
         create: bool = ...,
         read_only: bool = ...,
         lock_dir: str | os.PathLike[str] | None = ...,
+        during_turn: DuringTurn = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -78,9 +83,11 @@ class BlockingSession(SessionBase[T], Generic[T]):
         create: bool = ...,
         read_only: bool = ...,
         lock_dir: str | os.PathLike[str] | None = ...,
+        during_turn: DuringTurn = ...,
     ) -> None: ...
     def __init__(self, path: str | os.PathLike[str], **options: Any) -> None:
         super().__init__(path, **options)
+        self._turn_owner: int | None = None
 
     def __enter__(self) -> Self:
         self.open()
@@ -133,7 +140,7 @@ class BlockingSession(SessionBase[T], Generic[T]):
         self, token_count: int, *, timeout: float | None = None, expect: Revision | None = None
     ) -> Revision:
         """Record how many tokens the history takes."""
-        request = self._request("record usage", expect, usage(token_count))
+        request = self._usage_request(token_count, expect)
         return self._perform(request, timeout).revision
 
     def set_system_prompt(
@@ -166,6 +173,90 @@ class BlockingSession(SessionBase[T], Generic[T]):
         request = self._request("transaction", expect, *transaction._steps)
         transaction._outcome = self._perform(request, timeout)
 
+    # ---- turns ------------------------------------------------------------------------------
+
+    @contextmanager
+    def turn(self, label: str = "", *, timeout: float | None = None) -> Iterator[BlockingTurn[T]]:
+        """Have the session to oneself, from the first to the last record of the block.
+
+        Everything that this object writes meanwhile, on any thread, is part of the turn.
+        """
+        turn = BlockingTurn(self, label)
+        if self._turn_owner == threading.get_ident():
+            raise TurnOver(f"{self.path}: this thread has the turn already")
+        self._begin_turn(turn, timeout)
+        self._turn_owner = threading.get_ident()
+        try:
+            yield turn
+        finally:
+            self._turn_owner = None
+            self._end_turn(turn)
+
+    @property
+    def interrupted(self) -> BlockingInterruptedTurn[T] | None:
+        """A turn whose process died, for `keep()` or `roll_back()`; `None` if there is none."""
+        card = self._interrupted_card()
+        return None if card is None else BlockingInterruptedTurn(self, card)
+
+    def request_turn(self, label: str = "") -> Holder | None:
+        """Ask whoever has the turn to hand it over; whom that is, or `None` if nobody has it."""
+        return self._ask_for_turn(label)
+
+    def _begin_turn(
+        self,
+        turn: BlockingTurn[T],
+        timeout: float | None,
+        *,
+        behind: Callable[[], bool] | None = None,
+    ) -> None:
+        lock = self._turn_lock(timeout, behind=behind)
+        try:
+            outcome = self._commit(turn._begin_request(lock), timeout)
+        except BaseException:
+            # Ctrl-C right behind the commit: it may have begun, and then ends at once.
+            turn._lock = lock
+            if turn._token:
+                self._end_turn(turn)
+            lock.close()
+            raise
+        turn._has_begun(lock, outcome)
+
+    def _end_turn(self, turn: BlockingTurn[T]) -> None:
+        try:
+            if turn._token and turn._pid in (0, os.getpid()):
+                self._commit(turn._end_request(), None)
+        finally:
+            turn._is_over()
+
+    def _settle_turn(self, request: Request, timeout: float | None) -> Outcome:
+        lock = self._turn_lock(timeout)
+        try:
+            return self._commit(request, timeout)
+        finally:
+            lock.close()
+
+    def _turn_lock(
+        self, timeout: float | None, *, behind: Callable[[], bool] | None = None
+    ) -> TurnLock:
+        """Wait for the turn's lock."""
+        began = time.monotonic()
+        ticket = Ticket(self._store.turns.handle())
+        try:
+            with translated(self._store.turns.path, "take the turn"):
+                if behind is None and ticket.try_now():
+                    return ticket.lock
+            if tries_once(timeout):
+                raise self._turn_held()
+            came = threading.Event()
+            ticket.wait(came.set, behind=behind)
+            if not came.wait(timeout):
+                raise self._turn_timeout(time.monotonic() - began)
+            ticket.require_lock()
+        except BaseException:
+            ticket.give_up()
+            raise
+        return ticket.lock
+
     # ---- reading ----------------------------------------------------------------------------
 
     def refresh(self) -> Revision:
@@ -193,6 +284,19 @@ class BlockingSession(SessionBase[T], Generic[T]):
         return self._queue
 
     def _perform(self, request: Request, timeout: float | None) -> Outcome:
+        """Commit a request, behind the turn of another terminal if one is on."""
+        try:
+            return self._commit(request, timeout)
+        except TurnHeld:
+            if self._during_turn == "raise" or tries_once(timeout):
+                raise
+        lock = self._turn_lock(timeout)
+        try:
+            return self._commit(replace(request, alone=True), timeout)
+        finally:
+            lock.close()
+
+    def _commit(self, request: Request, timeout: float | None) -> Outcome:
         queue = self._open_queue()
         operation = Operation(request, once=tries_once(timeout))
         try:

@@ -47,11 +47,18 @@ class RevertTo:
 
 
 @dataclass(frozen=True, slots=True)
+class CutTo:
+    """Drop everything from this position on, which is the end of a line."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
 class Clear:
     """Drop everything."""
 
 
-Step = Add | AddCheckpoint | SetSystemPrompt | RevertTo | Clear
+Step = Add | AddCheckpoint | SetSystemPrompt | RevertTo | CutTo | Clear
 Range = tuple[int, int]
 
 
@@ -125,6 +132,8 @@ def plan_edit(state: State, steps: Sequence[Step], *, path: str = "") -> Edit:
                 if offset is None:
                     raise UnknownCheckpoint(path, number, draft.checkpoints())
                 cut(offset)
+            case CutTo(position):
+                cut(position)
             case Clear():
                 front = b""
                 hidden = []

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .records import Holder, Revision
+    from .records import Holder, Revision, TurnCard
 
 
 class CosessionError(Exception):
@@ -23,17 +23,37 @@ class CosessionError(Exception):
 class LockTimeout(CosessionError, TimeoutError):
     """Another process kept the session's lock for the whole of `timeout`; nothing was changed."""
 
+    what = "the session is being written by"
+
     def __init__(self, path: str, waited: float, holder: Holder | None) -> None:
         self.path = path
         self.waited = waited
         """Seconds spent waiting."""
         self.holder = holder
         """Who has the lock, where that could be found out."""
-        who = f"by {holder}" if holder else "by a program that leaves no card"
+        who = holder or "a program that leaves no card"
         super().__init__(
-            f"{path}: the session is being written {who}; gave up after {waited:.3g} s. "
+            f"{path}: {self.what} {who}; gave up after {waited:.3g} s. "
             "Nothing was changed: try again, or wait longer with timeout=."
         )
+
+
+class TurnHeld(CosessionError):
+    """It is another terminal's turn, and the caller would not wait; nothing was changed."""
+
+    def __init__(self, path: str, holder: Holder | None) -> None:
+        self.path = path
+        self.holder = holder
+        super().__init__(
+            f"{path}: it is the turn of {holder or 'another terminal'}. Nothing was changed: wait "
+            "for its end, or ask for the turn."
+        )
+
+
+class TurnTimeout(LockTimeout):
+    """Another terminal's turn went on for the whole of `timeout`; nothing was changed."""
+
+    what = "it is the turn of"
 
 
 # ---- re-read, then decide -------------------------------------------------------------------
@@ -133,6 +153,25 @@ class SessionMissing(CosessionError):
 
 
 # ---- the machine's fault: free space, fix rights, give up -----------------------------------
+
+
+class TurnInterrupted(CosessionError):
+    """A terminal died in the middle of its turn; nothing was changed.
+
+    Until somebody decides about what it wrote, everybody can read, and nobody writes messages.
+    """
+
+    def __init__(self, path: str, card: TurnCard) -> None:
+        self.path = path
+        self.card = card
+        super().__init__(
+            f"{path}: the turn of {card.holder} was interrupted; it began at revision "
+            f"{card.began}. Nothing was changed: keep what it wrote, or roll it back."
+        )
+
+
+class TurnOver(CosessionError):
+    """A turn is used after its end, or in a child forked inside it; nothing was changed."""
 
 
 class StorageError(CosessionError):

@@ -27,7 +27,7 @@ HEADER_SIZE = CARD_AT - HEADER_AT
 _CARD_SIZE = SPANS_AT - CARD_AT
 
 _MAGIC = b"cosessn1"
-_LAYOUT = struct.Struct("<8s QQQQQQ II 16s BxxxQ II QQ Q")
+_LAYOUT = struct.Struct("<8s QQQQQQ II 16s BxxxQ II QQ QQ")
 _SPAN = struct.Struct("<II")
 _CRC = struct.Struct("<I")
 _NO_INTENT, _APPENDING, _REPLACING = 0, 1, 2
@@ -101,6 +101,8 @@ class Header:
     intent: Appending | Replacing | None = None
     serial: int = 0
     """Counts the writes of the header: an equal header means that nothing happened in between."""
+    turn: int = 0
+    """Whose turn is on: a number drawn for it, 0 if there is none."""
 
     def announcing(self, intent: Appending | Replacing) -> Header:
         """The same with an intent."""
@@ -115,6 +117,7 @@ class Header:
             self.boot,
             intent,
             self.serial,
+            self.turn,
         )
 
 
@@ -148,6 +151,7 @@ def pack(header: Header, serial: int | None = None) -> bytes:
         other.device,
         other.inode,
         header.serial if serial is None else serial,
+        header.turn,
     )
     return (body + _CRC.pack(crc32(body))).ljust(HEADER_SIZE, b"\0")
 
@@ -192,6 +196,7 @@ def unpack(head: bytes, table: bytes = b"") -> Header | None:
         other_device,
         other_inode,
         serial,
+        turn,
     ) = _LAYOUT.unpack_from(head)
     intent: Appending | Replacing | None = None
     if kind == _APPENDING:
@@ -212,6 +217,7 @@ def unpack(head: bytes, table: bytes = b"") -> Header | None:
         boot,
         intent,
         serial,
+        turn,
     )
 
 

@@ -1,10 +1,10 @@
-"""The lock file: the kernel's lock on it, and the header inside it.
+"""Locks of the kernel's, each on a permanent file, and the header inside the session's.
 
 1. The lock is the kernel's and dies with its process. The file is permanent: nobody here unlinks
    it, and it is never the data file, which gets replaced.
 2. Somebody else may still unlink it. So after a lock is taken the file must be the one that its
    path names; otherwise it is opened anew and locked again.
-3. One `LockFile` is one open file description, and excludes every other one, in this process too.
+3. One `KernelLock` is one open file description, and excludes every other one, in this process too.
 4. A forked child shares its parent's description and with it the lock. The child only ever
    closes; the parent unlocks before it closes. So neither takes the lock from the other.
 """
@@ -47,8 +47,8 @@ _PAGE = 4096
 """Bytes from a multiple of this on are written in one go or, by a killed process, not at all."""
 
 
-class LockFile:
-    """One handle on a session's lock file. Not for two threads at once, but for `try_acquire`."""
+class KernelLock:
+    """One handle on a file that is there to be locked. Not for two threads at once."""
 
     def __init__(self, path: str, *, beside: str) -> None:
         self.path = path
@@ -57,11 +57,7 @@ class LockFile:
         self.held = False
         self._fd = -1
         self._node: tuple[int, int] | None = None
-        self._card_tails: dict[str, bytes] = {}
-        self._serial = 0
         _fork.watch(self)
-
-    # ---- the lock ---------------------------------------------------------------------------
 
     def open(self) -> None:
         """Open the file, or make it.
@@ -152,30 +148,14 @@ class LockFile:
 
     def after_fork_in_child(self) -> None:
         self.held = False  # it is the parent's; closing leaves it with the parent
-        fd, self._fd = self._fd, -1
-        self._card_tails.clear()
-        if fd >= 0:
-            os.close(fd)
-
-    def holder(self) -> Holder | None:
-        """Who seems to have the lock, for a message to people. May be called on any thread."""
-        with self.peeking() as peek:
-            if peek is None:
-                return None
-            pid = _platform.holder_of(peek.fd)
-            card = unpack_card(_platform.pread(peek.fd, SPANS_AT - CARD_AT, CARD_AT))
-            header = peek()
-        if header and header.intent and (pid is None or (card and card.pid == pid)):
-            return card
-        # The card is that of an earlier operation: what the kernel says is all there is.
-        return Holder(pid, socket.gethostname(), command=_command_of(pid)) if pid else None
+        self._close()
 
     @contextmanager
-    def peeking(self) -> Iterator[Peek | None]:
-        """Read headers without the lock, on any thread; `None` if there is no lock file.
+    def opened(self) -> Iterator[int | None]:
+        """The file, open for reading, on any thread; `None` if it isn't there.
 
-        It has a descriptor of its own: another thread may be waiting for the lock on ours, and on
-        Windows a lock is taken at the descriptor's position, which a read would move.
+        The descriptor is another one: a thread may be waiting for the lock on ours, and on Windows
+        a lock is taken at the descriptor's position, which a read would move.
         """
         try:
             fd = _platform.open_file(self.path, os.O_RDONLY, permanent=True)
@@ -183,10 +163,15 @@ class LockFile:
             yield None
             return
         try:
-            peek = Peek(fd)
-            yield peek if peek.plain() else None
+            yield fd if stat.S_ISREG(os.fstat(fd).st_mode) else None
         finally:
             os.close(fd)
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Write inside the file, which must be open. Never the locked byte."""
+        done = 0
+        while done < len(data):  # short writes come from full disks; the next one says so
+            done += _platform.pwrite(self._fd, data[done:], offset + done)
 
     def _adopt(self, fd: int) -> None:
         try:
@@ -211,7 +196,37 @@ class LockFile:
         _platform.unlock(self._fd)
         self.close()
 
-    # ---- the header -------------------------------------------------------------------------
+
+class LockFile(KernelLock):
+    """The session's lock, and the header in its file."""
+
+    def __init__(self, path: str, *, beside: str) -> None:
+        super().__init__(path, beside=beside)
+        self._card_tails: dict[str, bytes] = {}
+        self._serial = 0
+
+    def after_fork_in_child(self) -> None:
+        super().after_fork_in_child()
+        self._card_tails.clear()
+
+    def holder(self) -> Holder | None:
+        """Who seems to have the lock, for a message to people. May be called on any thread."""
+        with self.peeking() as peek:
+            if peek is None:
+                return None
+            pid = _platform.holder_of(peek.fd)
+            card = unpack_card(_platform.pread(peek.fd, SPANS_AT - CARD_AT, CARD_AT))
+            header = peek()
+        if header and header.intent and (pid is None or (card and card.pid == pid)):
+            return card
+        # The card is that of an earlier operation: what the kernel says is all there is.
+        return Holder(pid, socket.gethostname(), command=_command_of(pid)) if pid else None
+
+    @contextmanager
+    def peeking(self) -> Iterator[Peek | None]:
+        """Read headers without the lock, on any thread; `None` if there is no lock file."""
+        with self.opened() as fd:
+            yield None if fd is None else Peek(fd)
 
     def read(self) -> Header | None:
         """The header, under the lock; `None` if there is none that can be used."""
@@ -225,21 +240,16 @@ class LockFile:
         self._serial += 1
         if SPANS_AT + len(table) > _PAGE:
             # A kill may cut a write between two pages. The table means nothing before its header.
-            self._write(table, SPANS_AT)
+            self.write_at(SPANS_AT, table)
             table = b""
-        self._write(pack(header, self._serial) + self._card(operation) + table)
+        self.write_at(HEADER_AT, pack(header, self._serial) + self._card(operation) + table)
         if durable:
             _platform.sync_data(self._fd)
 
     def publish(self, header: Header) -> None:
         """Write a header without an intent."""
         self._serial += 1
-        self._write(pack(header, self._serial))
-
-    def _write(self, data: bytes, at: int = HEADER_AT) -> None:
-        done = 0
-        while done < len(data):  # short writes come from full disks; the next one says so
-            done += _platform.pwrite(self._fd, data[done:], at + done)
+        self.write_at(HEADER_AT, pack(header, self._serial))
 
     def _card(self, operation: str) -> bytes:
         tail = self._card_tails.get(operation)

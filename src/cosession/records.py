@@ -91,6 +91,17 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnCard:
+    """What the holder of a turn wrote down about it."""
+
+    holder: Holder
+    began: Revision
+    """Where the session stood when it began."""
+    token: int
+    """Which turn: a later one has another number."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What one operation did."""
 

@@ -14,31 +14,37 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from ._base import (
     Durability,
+    DuringTurn,
     SessionBase,
     Transaction,
     rotated_path,
     system_prompt,
-    usage,
 )
 from .commits import CommitQueue, Operation, tries_once
 from .edits import Clear, RevertTo
-from .errors import SessionClosed
-from .records import Outcome, Revision
+from .errors import CosessionError, SessionClosed, TurnHeld, TurnOver
+from .files import translated
+from .records import Holder, Outcome, Revision
 from .store import Request
+from .turn import InterruptedTurn, Turn
+from .turn_lock import Ticket, TurnLock
 
 if TYPE_CHECKING:
     from typing import Self
 
     from pydantic import TypeAdapter
 
+    from .changes import Change
     from .messages import Message
 
 T = TypeVar("T")
@@ -72,6 +78,7 @@ class Session(SessionBase[T], Generic[T]):
         create: bool = ...,
         read_only: bool = ...,
         lock_dir: str | os.PathLike[str] | None = ...,
+        during_turn: DuringTurn = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -83,10 +90,14 @@ class Session(SessionBase[T], Generic[T]):
         create: bool = ...,
         read_only: bool = ...,
         lock_dir: str | os.PathLike[str] | None = ...,
+        during_turn: DuringTurn = ...,
     ) -> None: ...
     def __init__(self, path: str | os.PathLike[str], **options: Any) -> None:
         super().__init__(path, **options)
         self._lock = asyncio.Lock()
+        self._line = asyncio.Lock()
+        """Held by the coroutine that waits for another terminal's turn."""
+        self._turn_owner: asyncio.Task[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
@@ -172,7 +183,7 @@ class Session(SessionBase[T], Generic[T]):
         self, token_count: int, *, timeout: float | None = None, expect: Revision | None = None
     ) -> Revision:
         """Record how many tokens the history takes. Never makes anybody's `expect` fail."""
-        request = self._request("record usage", expect, usage(token_count))
+        request = self._usage_request(token_count, expect)
         return (await self._perform(request, timeout)).revision
 
     async def set_system_prompt(
@@ -222,6 +233,109 @@ class Session(SessionBase[T], Generic[T]):
         request = self._request("transaction", expect, *transaction._steps)
         transaction._outcome = await self._perform(request, timeout)
 
+    # ---- turns ------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def turn(
+        self, label: str = "", *, timeout: float | None = None
+    ) -> AsyncIterator[Turn[T]]:
+        """Have the session to oneself, from the first to the last record of the block.
+
+            async with session.turn("answering", timeout=30) as turn:
+                await turn.append(question)
+                await turn.append(answer)
+
+        Other terminals' messages, reverts and clears wait for the end, their token counts and
+        their reading don't. Everything that this object writes meanwhile is part of the turn.
+        Terminals that wait for a turn get it in their order.
+
+        Args:
+            label: What the turn is for. Others read it when they ask who has the turn.
+            timeout: Seconds to wait for others' turns; `None` waits, 0 tries once.
+
+        Raises:
+            TurnTimeout: Somebody else had the turn all that time.
+            TurnHeld: Somebody else has it, and `timeout` is 0.
+            TurnInterrupted: The terminal that had it died; see `interrupted`.
+        """
+        turn = Turn(self, label)
+        if self._turn_owner is asyncio.current_task():
+            raise TurnOver(f"{self.path}: this task has the turn already")
+        await self._begin_turn(turn, timeout)
+        self._turn_owner = asyncio.current_task()
+        try:
+            yield turn
+        finally:
+            self._turn_owner = None
+            await _uncancelled(self._end_turn(turn))
+
+    @property
+    def interrupted(self) -> InterruptedTurn[T] | None:
+        """A turn whose process died, for `keep()` or `roll_back()`; `None` if there is none."""
+        card = self._interrupted_card()
+        return None if card is None else InterruptedTurn(self, card)
+
+    async def request_turn(self, label: str = "") -> Holder | None:
+        """Ask whoever has the turn to hand it over; whom that is, or `None` if nobody has it.
+
+        It is a note to the holder (`Turn.requested`), nothing more. Wait with `turn()`.
+        """
+        return await asyncio.to_thread(self._ask_for_turn, label)
+
+    async def _begin_turn(
+        self, turn: Turn[T], timeout: float | None, *, behind: Callable[[], bool] | None = None
+    ) -> None:
+        lock = await self._turn_lock(timeout, behind=behind)
+        try:
+            outcome = await self._commit(turn._begin_request(lock), timeout)
+        except BaseException:
+            # Cancelled right behind the commit, it may have begun: then it ends at once.
+            turn._lock = lock
+            if turn._token:
+                await _uncancelled(self._end_turn(turn))
+            lock.close()
+            raise
+        turn._has_begun(lock, outcome)
+
+    async def _end_turn(self, turn: Turn[T]) -> None:
+        try:
+            if turn._token and turn._pid in (0, os.getpid()):
+                await self._commit(turn._end_request(), None)
+        finally:
+            turn._is_over()
+
+    async def _settle_turn(self, request: Request, timeout: float | None) -> Outcome:
+        lock = await self._turn_lock(timeout)
+        try:
+            return await self._commit(request, timeout)
+        finally:
+            lock.close()
+
+    async def _turn_lock(
+        self, timeout: float | None, *, behind: Callable[[], bool] | None = None
+    ) -> TurnLock:
+        """Wait for the turn's lock."""
+        began = time.monotonic()
+        ticket = Ticket(self._store.turns.handle())
+        try:
+            with translated(self._store.turns.path, "take the turn"):
+                if behind is None and ticket.try_now():
+                    return ticket.lock
+            if tries_once(timeout):
+                raise self._turn_held()
+            # Coroutines of one object line up here, so that only one of them waits on a thread.
+            async with asyncio.timeout(timeout), self._line:
+                came = _ThreadsafeFuture()
+                ticket.wait(came.set, behind=behind)
+                await came.future
+            ticket.require_lock()
+        except BaseException as error:
+            ticket.give_up()
+            if isinstance(error, TimeoutError) and not isinstance(error, CosessionError):
+                raise self._turn_timeout(time.monotonic() - began) from None
+            raise
+        return ticket.lock
+
     # ---- reading ----------------------------------------------------------------------------
 
     async def refresh(self) -> Revision:
@@ -235,6 +349,27 @@ class Session(SessionBase[T], Generic[T]):
         if not seen and not self._store.read_only:
             await _uncancelled(asyncio.to_thread(queue.try_settle))
         return self.revision
+
+    async def follow(self) -> AsyncIterator[Change]:
+        """Be told what anybody does to the session, from its present state on, as it happens.
+
+            async for change in session.follow():
+                match change:
+                    case Appended(records): ...
+
+        Whenever a change is told, `history` is the fold of what has been told. Nothing is told
+        twice or left out, whatever happens to the file: what happens between two looks is told in
+        one. A turn that begins and ends between two looks is not told.
+
+        Where `watchfiles` is installed (`pip install cosession[follow]`), it wakes within some
+        milliseconds of a change, else within a quarter of a second.
+
+        **Cancellation** ends it. So does closing the session, by `SessionClosed`.
+        """
+        from .follow import follow
+
+        async for change in follow(self):
+            yield change
 
     async def load(self) -> None:
         """Decode every message on a thread, so that `history` costs the event loop nothing."""
@@ -269,6 +404,19 @@ class Session(SessionBase[T], Generic[T]):
         return self._queue
 
     async def _perform(self, request: Request, timeout: float | None) -> Outcome:
+        """Commit a request, behind the turn of another terminal if one is on."""
+        try:
+            return await self._commit(request, timeout)
+        except TurnHeld:
+            if self._during_turn == "raise" or tries_once(timeout):
+                raise
+        lock = await self._turn_lock(timeout)
+        try:
+            return await self._commit(replace(request, alone=True), timeout)
+        finally:
+            lock.close()
+
+    async def _commit(self, request: Request, timeout: float | None) -> Outcome:
         queue = self._open_queue()
         operation = Operation(request, once=tries_once(timeout))
         try:
@@ -305,26 +453,32 @@ class Session(SessionBase[T], Generic[T]):
 
     def _settlement(self, queue: CommitQueue, operation: Operation) -> asyncio.Future[None]:
         """A future that is done when the operation is settled, on whatever thread that happens."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-
-        def settle() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        def settled() -> None:
-            try:
-                loop.call_soon_threadsafe(settle)
-            except RuntimeError:
-                pass  # the loop is closed: nobody is left to be told
-
-        queue.call_when_settled(operation, settled)
-        return future
+        future = _ThreadsafeFuture()
+        queue.call_when_settled(operation, future.set)
+        return future.future
 
     def after_fork_in_child(self) -> None:
         super().after_fork_in_child()
         self._lock = asyncio.Lock()
+        self._line = asyncio.Lock()
+        self._turn_owner = None
         self._loop = None
+
+
+class _ThreadsafeFuture:
+    """A future of the running loop that any thread may complete, also after the loop is closed."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[None] = self._loop.create_future()
+
+    def set(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            self._loop.call_soon_threadsafe(self._set)
+
+    def _set(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
 
 
 async def _uncancelled(work: Any) -> Any:

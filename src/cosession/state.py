@@ -87,6 +87,21 @@ class MessageLog:
         self._decode_to(count, decode)
         return History(self._messages, bisect_left(self._message_at, count))
 
+    def between(self, start: int, stop: int, decode: Decoder) -> list[tuple[int, Any]]:
+        """Lines `[start, stop)` with their offsets: messages, and `Damage` where there is none."""
+        self._decode_to(stop, decode)
+        first, last = bisect_left(self._message_at, start), bisect_left(self._message_at, stop)
+        found = [
+            (self.offsets[self._message_at[number]], self._messages[number])
+            for number in range(first, last)
+        ]
+        found += [
+            (self.offsets[at], Damage(self.offsets[at], length, reason))
+            for at, length, reason in self._broken
+            if start <= at < stop
+        ]
+        return found
+
     def damage(self, count: int, decode: Decoder) -> list[Damage]:
         self._decode_to(count, decode)
         return [
@@ -266,6 +281,24 @@ class State:
         first = bisect_left(self.log.offsets, position, 0, self.message_count)
         prompts = sum(start >= position for start, _ in self.system_prompts())
         return self.message_count - first + prompts
+
+    def messages(self, decode: Decoder) -> History[Any]:
+        """The valid messages."""
+        return self.log.messages(self.message_count, decode)
+
+    def records_since(self, position: int, decode: Decoder) -> tuple[Any, ...]:
+        """The records behind a position in their order: messages, marks' records, `Damage`."""
+        first = bisect_left(self.log.offsets, position, 0, self.message_count)
+        found = self.log.between(first, self.message_count, decode)
+        for mark in reversed(self.marks):
+            if mark.offset < position:
+                break
+            record = mark.record
+            if isinstance(record, Broken):
+                found.append((mark.offset, Damage(mark.offset, mark.length, record.reason)))
+            else:
+                found.append((mark.offset, record))
+        return tuple(record for _, record in sorted(found, key=lambda pair: pair[0]))
 
     def damaged_lines(self) -> list[Damage]:
         """Damage that shows without decoding the messages."""

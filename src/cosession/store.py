@@ -23,7 +23,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from zlib import crc32
@@ -38,13 +38,17 @@ from .errors import (
     SessionMissing,
     StorageError,
     SyncFailed,
+    TurnHeld,
+    TurnInterrupted,
+    TurnOver,
 )
 from .files import translated
 from .header import Appending, Header, Identity, Replacing, Span
 from .lock import LockFile, Peek
-from .records import Outcome, Repair, Revision
+from .records import Holder, Outcome, Repair, Revision, TurnCard
 from .repair import Cut, RepairPlan, Splice, plan_repair
 from .state import State
+from .turn_lock import Turns
 
 log = logging.getLogger("cosession")
 
@@ -68,23 +72,37 @@ class Request:
     name: str
     steps: tuple[Step, ...]
     expect: Revision | None = None
+    turn: int = 0
+    """The turn that it is part of; 0 if none."""
+    any_time: bool = False
+    """Whether somebody else's turn is no obstacle: a token count carries no order."""
+    begins: Callable[[Revision], int] | None = None
+    """Makes the card of a turn that begins with this operation, and returns the turn's number."""
+    ends: bool = False
+    """Whether the turn that is on is over behind this operation."""
+    settles: int = 0
+    """The interrupted turn that this operation decides about; no other one."""
+    alone: bool = False
+    """Whether the caller has the turn's lock: then a turn that is on was interrupted."""
 
 
 Result = Outcome | Exception
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
+class View:
     """What is known of the file, replaced as one, since other threads read it at any time."""
 
     generation: int
     identity: Identity | None
     state: State
+    kept: int = 0
+    """How many bytes at the start this generation shares with the one before."""
     mark: int = 0
     """Where no generation is known: the checksum of the last bytes that were read."""
 
 
-_NOTHING = _View(0, None, State())
+_NOTHING = View(0, None, State())
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +140,9 @@ class Store:
         self.durable = durable
         self.read_only = read_only
         self._create = create and not read_only
-        self.lock = LockFile(files.lock_path(self.path, lock_dir), beside=self.path)
+        lock_path = files.lock_path(self.path, lock_dir)
+        self.lock = LockFile(lock_path, beside=self.path)
+        self.turns = Turns(lock_path.removesuffix(".lock") + ".turn", beside=self.path)
         self._view = _NOTHING
         self.repairs: tuple[Repair, ...] = ()
         self._fd = -1
@@ -130,6 +150,10 @@ class Store:
         self._boot = _platform.boot_id()
         self._mutex = threading.RLock()
         _fork.watch(self)
+
+    @property
+    def view(self) -> View:
+        return self._view
 
     @property
     def state(self) -> State:
@@ -295,7 +319,7 @@ class Store:
                     for piece in pieces:
                         state = state.fold(piece)
             mark = 0 if generation else _mark(fd, state.position)
-        self._view = _View(generation, identity, state, mark)
+        self._view = View(generation, identity, state, kept, mark)
         return header is not None and header.intent is None and state.position == size
 
     def _base(self, generation: int, identity: Identity, kept: int, limit: int) -> State:
@@ -331,6 +355,21 @@ class Store:
                 return fd, view.state.position
             os.close(fd)
         raise StorageError(self.path, "read the session while it is replaced again and again")
+
+    def serial(self) -> int:
+        """A number that changes with everything that anybody does to the session."""
+        with self.lock.peeking() as peek:
+            header = peek() if peek else None
+        return header.serial if header else 0
+
+    def turn_that_is_on(self) -> TurnCard | None:
+        """The card of the turn that the header names, live or interrupted. Takes no lock."""
+        with self.lock.peeking() as peek:
+            header = peek() if peek else None
+        if header is None or not header.turn:
+            return None
+        card = self.turns.read()
+        return card if card and card.token == header.turn else self._unknown_turn(header)
 
     # ---- settling, under the lock -----------------------------------------------------------
 
@@ -392,7 +431,7 @@ class Store:
             with self._data() as fd:
                 for piece in files.read_lines(fd, state.position, header.committed):
                     state = state.fold(piece)
-        self._view = _View(header.generation, header.identity, state)
+        self._view = View(header.generation, header.identity, state, header.kept)
 
     def _heal(self, header: Header | None, identity: Identity) -> Header:
         """Settle what the last one left, adopt what foreign programs wrote, publish that."""
@@ -417,11 +456,11 @@ class Store:
             return Header(max(time.time_ns() // 1000, self.generation + 1), identity, 0)
         match header.intent:
             case Replacing(identity=new, kept=kept) if new == identity:
-                return Header(header.generation + 1, identity, size, kept)
+                return Header(header.generation + 1, identity, size, kept, turn=header.turn)
         if identity == header.identity and size >= header.committed and _bears_mark(fd, header):
             return header
         log.warning("%s was rewritten by a program that takes no lock; reading it anew", self.path)
-        return Header(header.generation + 1, identity, 0)
+        return Header(header.generation + 1, identity, 0, turn=header.turn)
 
     def _finish_append(self, fd: int, intent: Appending) -> Splice | None:
         """Settle an announced append whose process died; the splice if that is what it takes."""
@@ -483,6 +522,7 @@ class Store:
             len(mark),
             crc32(mark),
             self._boot,
+            turn=header.turn,
         )
         self.lock.publish(published)
         return published
@@ -563,18 +603,24 @@ class Store:
             if number in results:
                 continue
             try:
+                header = self._require_turn(header, request)
                 edit = batch.plan(request, self.path)
             except Exception as error:  # its own mistake, or one of its callback
                 results[number] = error
                 continue
             if not edit.replaces:
                 batch.add(number, request.name, edit)
+                if request.begins or request.ends:
+                    header = self._append(header, batch, results)
+                    header = self._mark_turn(header, request)
+                    batch = _Batch(self.generation, self.state)
                 continue
             header = self._append(header, batch, results)
             if header.committed != batch.state.position:
                 raise _Overtaken  # the edit was planned for other offsets
             try:
                 header, rotated = self._replace(header, edit, request.name)
+                header = self._mark_turn(header, request)
             except Exception:
                 raise
             except BaseException:
@@ -584,6 +630,36 @@ class Store:
             results[number] = Outcome(self.revision, edit.checkpoints, rotated)
             batch = _Batch(self.generation, self.state)
         self._append(header, batch, results)
+
+    def _require_turn(self, header: Header, request: Request) -> Header:
+        """Raise, unless the request may be carried out as far as turns go."""
+        if request.settles and request.settles != header.turn:
+            raise TurnOver(f"{self.path}: the turn is over; another terminal has settled it")
+        if request.turn and not header.turn:
+            # The lock file was made anew; the turn's own lock is still ours.
+            return replace(header, turn=request.turn)
+        if header.turn in (0, request.turn, request.settles) or request.any_time:
+            return header
+        if request.turn:
+            raise TurnOver(f"{self.path}: the turn is over; another terminal has settled it")
+        card = self.turns.read()
+        if request.alone:
+            raise TurnInterrupted(self.path, card or self._unknown_turn(header))
+        raise TurnHeld(self.path, card.holder if card else None)
+
+    def _unknown_turn(self, header: Header) -> TurnCard:
+        """A turn whose card is lost: it is taken to begin where the session stands."""
+        return TurnCard(Holder(0), self.revision, header.turn)
+
+    def _mark_turn(self, header: Header, request: Request) -> Header:
+        """Note that a turn has begun, or is over."""
+        if not (request.begins or request.ends):
+            return header
+        with translated(self.lock.path, "note the turn"):
+            turn = request.begins(self.revision) if request.begins else 0
+            header = replace(header, turn=turn)
+            self.lock.publish(header)
+        return header
 
     def _append(self, header: Header, batch: _Batch, results: dict[int, Result]) -> Header:
         """Write a batch's records behind the file, and note its results."""
@@ -615,7 +691,7 @@ class Store:
                     if not self._undo_append(fd, header, intent, data, known):
                         results.update(batch.outcomes)
                     raise
-            self._view = _View(header.generation, header.identity, state)
+            self._view = View(header.generation, header.identity, state, header.kept)
         results.update(batch.outcomes)
         return header
 
@@ -751,8 +827,10 @@ class Store:
         finally:
             if new >= 0:
                 os.close(new)
-        header = Header(header.generation + 1, identity, status.st_size, edit.kept)
-        self._view = _View(header.generation, identity, state)
+        header = Header(
+            header.generation + 1, identity, status.st_size, edit.kept, turn=header.turn
+        )
+        self._view = View(header.generation, identity, state, edit.kept)
         try:
             with self._data() as new_fd:
                 header = self._publish(new_fd, header, status.st_size)

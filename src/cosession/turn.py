@@ -1,0 +1,225 @@
+"""A terminal's turn, as the sessions hand it out, and one that was interrupted.
+
+Everything that a session object writes while it has the turn is part of it, so code that is called
+inside the block and knows nothing of turns needs no change.
+
+**Cancellation and exceptions** inside the block end the turn; what was written stays. A wait for
+the turn can be cancelled at any time. **A fork** inside the block leaves the turn with the parent.
+**Stopped** (SIGSTOP, a closed lid), the holder keeps the turn, and goes on when it wakes up.
+**Killed**, it leaves an interrupted turn, for the next one to keep or to roll back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ._base import rotated_path
+from .edits import CutTo, Step
+from .errors import StorageError, TurnOver
+from .records import Holder, Outcome, Revision, TurnCard
+from .store import Request
+from .turn_lock import TurnLock, new_token
+
+if TYPE_CHECKING:
+    from ._base import SessionBase
+    from .blocking import BlockingSession
+    from .session import Session
+
+T = TypeVar("T")
+
+
+class TurnBase(Generic[T]):
+    """What the two kinds of turns have in common."""
+
+    def __init__(self, base: SessionBase[T], label: str) -> None:
+        self._base = base
+        self._label = label
+        self._lock: TurnLock | None = None
+        self._token = 0
+        self._pid = 0
+        self._began: Revision | None = None
+
+    @property
+    def began(self) -> Revision:
+        """Where the session stood when the turn began."""
+        if self._began is None:
+            raise TurnOver(f"{self._base.path}: the turn has not begun")
+        return self._began
+
+    @property
+    def requested(self) -> Holder | None:
+        """Who asked for the turn meanwhile. A look into a file: some ten microseconds."""
+        return self._base._store.turns.note(self._token) if self._token else None
+
+    def _begin_request(self, lock: TurnLock) -> Request:
+        def begin(revision: Revision) -> int:
+            # The card comes before the header names the turn: a death in between leaves a card
+            # that nobody looks at.
+            self._token = new_token()
+            lock.write_card(self._token, self._label, revision)
+            return self._token
+
+        return Request("begin a turn", (), alone=True, begins=begin)
+
+    def _has_begun(self, lock: TurnLock, outcome: Outcome) -> None:
+        self._lock, self._pid, self._began = lock, os.getpid(), outcome.revision
+        self._base._turn = self._token
+
+    def _end_request(self) -> Request:
+        return Request("end a turn", (), turn=self._token, ends=True)
+
+    def _is_over(self) -> None:
+        """Let go of the lock. Where the end could not be noted, the turn now looks interrupted."""
+        self._token = self._base._turn = 0
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.close()
+
+    def _somebody_since(self) -> Callable[[], bool]:
+        """Tells, from now on, whether anybody has done anything to the session."""
+        store = self._base._store
+        serial = store.serial()
+        return lambda: store.serial() != serial
+
+    def _require_on(self) -> None:
+        if not self._token or self._pid != os.getpid():
+            raise TurnOver(f"{self._base.path}: the turn is over, or is the parent process's")
+
+
+class Turn(TurnBase[T]):
+    """A turn of a `Session`: what is written in it is contiguous, for ever."""
+
+    def __init__(self, session: Session[T], label: str) -> None:
+        super().__init__(session, label)
+        self._session = session
+
+    async def append(
+        self, messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]]
+    ) -> Revision:
+        """Append to the session; durable and visible to everybody when this returns."""
+        self._require_on()
+        return await self._session.append(messages)
+
+    async def checkpoint(self, *, then: Callable[[int], T] | None = None) -> int:
+        """Set a checkpoint inside the turn."""
+        self._require_on()
+        return await self._session.checkpoint(then=then)
+
+    async def record_usage(self, token_count: int) -> Revision:
+        """Record a token count inside the turn."""
+        self._require_on()
+        return await self._session.record_usage(token_count)
+
+    async def hand_over(self, *, timeout: float | None = None) -> None:
+        """End the turn here, let whoever waits go first, and begin another one behind them.
+
+        Raises:
+            TurnTimeout: The others took longer than `timeout` seconds. The turn is over then.
+        """
+        self._require_on()
+        await self._session._end_turn(self)
+        await self._session._begin_turn(self, timeout, behind=self._somebody_since())
+
+
+class BlockingTurn(TurnBase[T]):
+    """A turn of a `BlockingSession`: what is written in it is contiguous, for ever."""
+
+    def __init__(self, session: BlockingSession[T], label: str) -> None:
+        super().__init__(session, label)
+        self._session = session
+
+    def append(self, messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]]) -> Revision:
+        """Append to the session; durable and visible to everybody when this returns."""
+        self._require_on()
+        return self._session.append(messages)
+
+    def checkpoint(self, *, then: Callable[[int], T] | None = None) -> int:
+        """Set a checkpoint inside the turn."""
+        self._require_on()
+        return self._session.checkpoint(then=then)
+
+    def record_usage(self, token_count: int) -> Revision:
+        """Record a token count inside the turn."""
+        self._require_on()
+        return self._session.record_usage(token_count)
+
+    def hand_over(self, *, timeout: float | None = None) -> None:
+        """End the turn here, let whoever waits go first, and begin another one behind them."""
+        self._require_on()
+        self._session._end_turn(self)
+        self._session._begin_turn(self, timeout, behind=self._somebody_since())
+
+
+class InterruptedBase(Generic[T]):
+    """A turn whose process died in the middle of it.
+
+    Until it is settled, everybody can read, and nobody can write messages.
+    """
+
+    def __init__(self, base: SessionBase[T], card: TurnCard) -> None:
+        self._base = base
+        self.holder = card.holder
+        self.began = card.began
+        self._card = card
+
+    def _settle_request(self, name: str, *steps: Step) -> Request:
+        return Request(name, steps, alone=True, ends=True, settles=self._card.token)
+
+    def _cut(self) -> CutTo:
+        if self.began.generation != self._base.revision.generation:
+            raise StorageError(
+                str(self._base.path),
+                "roll back a turn that has replaced the file itself; keep it, and revert",
+            )
+        return CutTo(self.began.position)
+
+
+class InterruptedTurn(InterruptedBase[T]):
+    """An interrupted turn, found by a `Session`."""
+
+    def __init__(self, session: Session[T], card: TurnCard) -> None:
+        super().__init__(session, card)
+        self._session = session
+
+    async def keep(self, *, close_tool_calls: bool = True, timeout: float | None = None) -> None:
+        """Leave what the turn wrote.
+
+        With `close_tool_calls`, its calls that have no result get one that says so: without that,
+        no model's API takes the conversation any more.
+        """
+        await self._session.refresh()
+        steps = (self._base._closing(self.began),) if close_tool_calls else ()
+        await self._session._settle_turn(self._settle_request("keep a turn", *steps), timeout)
+
+    async def roll_back(self, *, timeout: float | None = None) -> Path | None:
+        """Revert to where the turn began.
+
+        Returns:
+            Where the old file was kept; `None` if the turn wrote nothing.
+        """
+        await self._session.refresh()
+        request = self._settle_request("roll back a turn", self._cut())
+        return rotated_path(await self._session._settle_turn(request, timeout))
+
+
+class BlockingInterruptedTurn(InterruptedBase[T]):
+    """An interrupted turn, found by a `BlockingSession`."""
+
+    def __init__(self, session: BlockingSession[T], card: TurnCard) -> None:
+        super().__init__(session, card)
+        self._session = session
+
+    def keep(self, *, close_tool_calls: bool = True, timeout: float | None = None) -> None:
+        """Leave what the turn wrote, with a result for each of its calls that has none."""
+        self._session.refresh()
+        steps = (self._base._closing(self.began),) if close_tool_calls else ()
+        self._session._settle_turn(self._settle_request("keep a turn", *steps), timeout)
+
+    def roll_back(self, *, timeout: float | None = None) -> Path | None:
+        """Revert to where the turn began; where the old file was kept."""
+        self._session.refresh()
+        request = self._settle_request("roll back a turn", self._cut())
+        return rotated_path(self._session._settle_turn(request, timeout))

@@ -1,0 +1,223 @@
+"""Following: being told what anybody does to the session."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cosession import BlockingSession, Session
+from cosession.changes import (
+    Appended,
+    Change,
+    Cleared,
+    Reverted,
+    Rewritten,
+    TurnBegan,
+    TurnEnded,
+)
+from cosession.codec import Checkpoint, SystemPrompt, Usage
+from cosession.messages import Message
+
+BOUND = 60.0
+
+WRITER = """
+import random, sys, time
+from cosession import BlockingSession, UnknownCheckpoint
+path, name, seed = sys.argv[1:]
+chance = random.Random(int(seed))
+with BlockingSession(path) as session:
+    for number in range(60):
+        match chance.randrange(12):
+            case 0: session.checkpoint()
+            case 1:
+                try: session.revert_to(chance.choice(session.checkpoints or (0,)))
+                except UnknownCheckpoint: pass
+            case 2 if chance.random() < 0.2: session.clear()
+            case 3 if chance.random() < 0.3: session.set_system_prompt(f"prompt {number}")
+            case 4: session.record_usage(number)
+            case 5:
+                with session.turn("t") as turn:
+                    turn.append({"role": "user", "content": f"{name}-{number}-t"})
+            case _:
+                both = [f"{name}-{number}-{place}" for place in (1, 2)]
+                session.append([{"role": "user", "content": text} for text in both])
+        time.sleep(chance.uniform(0, 0.01))
+"""
+
+
+class Told:
+    """A follower that keeps its own fold of what it is told, and nothing else."""
+
+    def __init__(self, session: Session[Any]) -> None:
+        self.session = session
+        self.changes: list[Change] = []
+        self.messages: list[Any] = list(session.history)
+        self.wrong: list[Change] = []
+
+    async def follow(self) -> None:
+        async for change in self.session.follow():
+            self.changes.append(change)
+            match change:
+                case Appended(records):
+                    self.messages += self.of(records)
+                case Reverted(kept, records):
+                    self.messages = self.messages[:kept] + self.of(records)
+                case Rewritten(records):
+                    self.messages = self.of(records)
+                case Cleared():
+                    self.messages = []
+            if self.session.history != self.messages:
+                self.wrong.append(change)
+
+    @staticmethod
+    def of(records: tuple[Any, ...]) -> list[Any]:
+        return [record for record in records if isinstance(record, Message)]
+
+    async def until(self, condition: Any) -> None:
+        async with asyncio.timeout(BOUND):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+    def kinds(self) -> list[str]:
+        return [type(change).__name__ for change in self.changes]
+
+
+@asynccontextmanager
+async def told_of(path: Path, **options: Any) -> AsyncIterator[Told]:
+    async with Session(path, **options) as session:
+        told = Told(session)
+        task = asyncio.ensure_future(told.follow())
+        await asyncio.sleep(0)
+        try:
+            yield told
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        assert told.wrong == []
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+@pytest.fixture(params=["signs", "heartbeat"], autouse=True)
+def signs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs with the system's signs, and without."""
+    if request.param == "heartbeat":
+        monkeypatch.setitem(sys.modules, "watchfiles", None)
+    else:
+        pytest.importorskip("watchfiles", reason="watchfiles is not installed")
+
+
+async def test_every_kind_of_change_is_told_once(tmp_path: Path) -> None:
+    """Appends with their records in order, reverts, clears, rewrites, and turns."""
+    path = tmp_path / "context.jsonl"
+    async with told_of(path) as told, Session(path) as other:
+        await other.append(user("a"))
+        await told.until(lambda: len(told.changes) == 1)
+        async with other.transaction() as tx:
+            tx.checkpoint()
+            tx.record_usage(5)
+            tx.append([user("b"), user("c")])
+        await told.until(lambda: len(told.changes) == 2)
+        change = told.changes[-1]
+        assert isinstance(change, Appended)
+        assert change.records[:2] == (Checkpoint(0), Usage(5))
+        assert [message.content for message in change.records[2:]] == ["b", "c"]
+        assert change.revision == other.revision
+        await other.revert_to(0)
+        await told.until(lambda: len(told.changes) == 3)
+        assert told.changes[-1] == Reverted(1, (), other.revision)
+        await other.set_system_prompt("be brief")
+        await told.until(lambda: len(told.changes) == 4)
+        change = told.changes[-1]
+        assert isinstance(change, Rewritten)
+        assert change.records[0] == SystemPrompt("be brief")
+        await other.clear()
+        await told.until(lambda: len(told.changes) == 5)
+        assert told.changes[-1] == Cleared(other.revision)
+        async with other.turn("answering"):
+            await told.until(lambda: len(told.changes) == 6)
+        await told.until(lambda: len(told.changes) == 7)
+        began, ended = told.changes[-2:]
+        assert isinstance(began, TurnBegan)
+        assert isinstance(ended, TurnEnded)
+        assert began.card.holder.operation == "answering"
+        assert began.card.token == ended.card.token
+
+
+async def test_what_the_follower_itself_writes_is_told_too(tmp_path: Path) -> None:
+    """Own operations and others' come in the one order of the file."""
+    async with told_of(tmp_path / "context.jsonl") as told:
+        for number in range(5):
+            await told.session.append(user(str(number)))
+        await told.until(lambda: len(told.messages) == 5)
+
+
+async def test_a_read_only_follower_changes_nothing(tmp_path: Path) -> None:
+    """It needs no lock, and leaves the folder as it is."""
+    path = tmp_path / "context.jsonl"
+    path.write_bytes(b'{"role": "user", "content": "a"}\n')
+    async with told_of(path, read_only=True) as told:
+        assert os.listdir(tmp_path) == ["context.jsonl"]
+        with path.open("ab") as file:  # by a program that takes no lock
+            file.write(b'{"role": "user", "content": "b"}\n{"role": "us')
+        await told.until(lambda: len(told.messages) == 2)
+        assert os.listdir(tmp_path) == ["context.jsonl"]
+
+
+async def test_a_follower_survives_the_file_being_deleted_and_made_again(tmp_path: Path) -> None:
+    """What comes afterwards is told."""
+    path = tmp_path / "context.jsonl"
+    async with told_of(path) as told:
+        await told.session.append(user("a"))
+        await told.until(lambda: len(told.messages) == 1)
+        for name in os.listdir(tmp_path):
+            with suppress(OSError):
+                os.unlink(tmp_path / name)
+        with BlockingSession(path) as other:
+            other.append([user("b"), user("c")])
+        await told.until(lambda: [m.content for m in told.messages] == ["b", "c"])
+
+
+async def test_following_ends_with_the_session_and_when_it_is_cancelled(tmp_path: Path) -> None:
+    """No task and no thread of the follower is left over."""
+    path = tmp_path / "context.jsonl"
+    async with Session(path) as session:
+        for _ in range(5):
+            task = asyncio.ensure_future(Told(session).follow())
+            await asyncio.sleep(random.uniform(0, 0.03))
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(task, BOUND)
+    async with asyncio.timeout(BOUND):
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_follower_of_a_busy_session_tells_exactly_its_history(tmp_path: Path) -> None:
+    """Under load, with reverts, clears and rewrites: nothing missed, nothing told twice."""
+    path = tmp_path / "context.jsonl"
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    async with told_of(path) as told:
+        writers = [
+            subprocess.Popen([sys.executable, "-c", WRITER, str(path), f"w{n}", str(seed + n)])
+            for n in range(3)
+        ]
+        codes = [await asyncio.to_thread(writer.wait, BOUND) for writer in writers]
+        assert codes == [0, 0, 0]
+        with BlockingSession(path) as last:
+            history = list(last.history)
+        await told.until(lambda: told.messages == history)
+        assert "Appended" in told.kinds()
