@@ -30,6 +30,7 @@ from .store import Request, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from pydantic import TypeAdapter
 
@@ -207,6 +208,18 @@ class SessionBase(Generic[T]):
         """
         card = self._store.turn_that_is_on()
         return card.holder if card and self._store.turns.held() else None
+
+    def present(self, label: str = "") -> AbstractContextManager[None]:
+        """Be on the list of this session's terminals for as long as the block lasts."""
+        from .presence import present
+
+        return present(self._store.path, label)
+
+    def terminals(self) -> list[Holder]:
+        """The live terminals on this session that are `present`, the longest there first."""
+        from .presence import terminals
+
+        return terminals(self._store.path)
 
     def _turn_held(self) -> TurnHeld:
         return TurnHeld(self._store.path, self.holder)

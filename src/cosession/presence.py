@@ -1,0 +1,149 @@
+"""Which terminals are on a session: a lock for each, so that a dead one is off the list at once.
+
+1. Beside the session is a folder with two files for each terminal: one that is locked for as long
+   as it is present, and a card that says who it is. (One file would not do: on Windows what is
+   locked can't be read.)
+2. The lock is the kernel's, by way of `portalocker`, whose pace is a person's. A file that can be
+   locked belongs to nobody alive, and is removed by whoever finds it.
+3. It is a list for people. Nothing else here depends on it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from . import _fork, _platform, files
+from .files import translated
+from .records import Holder
+
+if TYPE_CHECKING:
+    from io import BufferedRandom
+
+_NEWBORN = 5.0
+"""Seconds for which a file that isn't locked yet is left alone."""
+
+
+def folder_of(path: str | os.PathLike[str]) -> str:
+    """Where the terminals of a session have their files."""
+    return f"{files.resolve(path)}.terminals"
+
+
+@contextmanager
+def present(path: str | os.PathLike[str], label: str = "") -> Iterator[None]:
+    """Be on the list of a session's terminals for as long as the block lasts.
+
+    **Crash.** Off the list at once. **Fork.** A child is not on it.
+
+    Raises:
+        StorageError: The system refuses.
+    """
+    folder = folder_of(path)
+    name = os.path.join(folder, f"{os.getpid()}-{os.urandom(4).hex()}")
+    with translated(folder, "register this terminal"):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        _write_card(f"{name}.json", label)
+        lock = _Locked(f"{name}.lock")
+    try:
+        yield
+    finally:
+        lock.close()
+        _remove(name)
+
+
+def terminals(path: str | os.PathLike[str]) -> list[Holder]:
+    """The terminals that are on a session now, the longest there first."""
+    folder = folder_of(path)
+    try:
+        names = [name for name in os.listdir(folder) if name.endswith(".lock")]
+    except FileNotFoundError:
+        return []
+    found = [_look(os.path.join(folder, name).removesuffix(".lock")) for name in names]
+    return sorted((card for card in found if card), key=lambda card: card.since)
+
+
+class _Locked:
+    """A file that is locked while it is open."""
+
+    def __init__(self, path: str) -> None:
+        import portalocker
+
+        self._file: BufferedRandom | None = open(path, "xb+")  # noqa: SIM115 - kept open
+        portalocker.lock(self._file, portalocker.LOCK_EX | portalocker.LOCK_NB)
+        _fork.watch(self)
+
+    def close(self) -> None:
+        import portalocker
+
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(portalocker.LockException, OSError):
+                portalocker.unlock(file)
+            file.close()
+
+    def after_fork_in_child(self) -> None:
+        file, self._file = self._file, None  # not unlocked: the lock is the parent's
+        if file is not None:
+            file.close()
+
+
+def _look(name: str) -> Holder | None:
+    """The card of a terminal that is there; what one that isn't left behind is removed."""
+    import portalocker
+
+    try:
+        with open(f"{name}.lock", "rb+") as file:
+            newborn = abs(time.time() - os.fstat(file.fileno()).st_mtime) < _NEWBORN
+            try:
+                portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
+            except portalocker.LockException:
+                return _read_card(f"{name}.json")
+            portalocker.unlock(file)
+    except OSError:
+        return None
+    if not newborn:
+        _remove(name)
+    return None
+
+
+def _remove(name: str) -> None:
+    for suffix in (".lock", ".json"):
+        with suppress(OSError):
+            os.unlink(name + suffix)
+
+
+def _write_card(path: str, label: str) -> None:
+    card = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "user": _platform.user(),
+        "terminal": _platform.terminal(),
+        "operation": label,
+        "since": time.time(),
+    }
+    fd = _platform.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        files.write_all(fd, json.dumps(card).encode())
+    finally:
+        os.close(fd)
+
+
+def _read_card(path: str) -> Holder | None:
+    try:
+        with open(path, "rb") as file:
+            card = json.load(file)
+        return Holder(
+            int(card["pid"]),
+            str(card["host"]),
+            str(card["user"]),
+            str(card["terminal"]),
+            str(card["operation"]),
+            float(card["since"]),
+        )
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
