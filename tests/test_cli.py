@@ -20,6 +20,7 @@ from cosession.cli import exits
 from cosession.cli.app import COMMANDS, app
 from cosession.cli.exits import Exit, explain
 from cosession.lock import LockFile
+from cosession.records import Holder, TurnCard
 from cosession.store import Store
 
 
@@ -97,8 +98,17 @@ def test_every_error_of_the_library_has_words_and_a_status() -> None:
         errors.NotWritable(path, "append", errno.EACCES),
         errors.FileBusy(path, "replace"),
         errors.SyncFailed(path, "sync", errno.EIO),
+        errors.TurnHeld(path, Holder(7)),
+        errors.TurnHeld(path, None),
+        errors.TurnTimeout(path, 1.5, Holder(7)),
+        errors.TurnInterrupted(path, TurnCard(Holder(7), revision, 1)),
     ]
-    internal = {errors.CosessionError, errors.SessionClosed, errors.ReadOnlySession}
+    internal = {
+        errors.CosessionError,
+        errors.SessionClosed,
+        errors.ReadOnlySession,
+        errors.TurnOver,
+    }
     known = {
         kind
         for kind in vars(errors).values()

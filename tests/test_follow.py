@@ -220,4 +220,4 @@ async def test_a_follower_of_a_busy_session_tells_exactly_its_history(tmp_path: 
         with BlockingSession(path) as last:
             history = list(last.history)
         await told.until(lambda: told.messages == history)
-        assert "Appended" in told.kinds()
+        assert told.changes != []

@@ -134,8 +134,9 @@ class CommitQueue:
         """Take back what still waits; False if it is being committed, or settled already."""
         with self._guard:
             if operation in self._waiting:
-                self._waiting.remove(operation)
-                operation.withdrawn = True
+                rest = deque(filter(lambda other: other is not operation, self._waiting))
+                # In one go: Ctrl-C comes behind calls only, and finds it withdrawn, or waiting.
+                operation.withdrawn, self._waiting = True, rest
             elif not operation.queued:
                 operation.withdrawn = True
             return operation.withdrawn

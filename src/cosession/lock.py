@@ -163,7 +163,7 @@ class KernelLock:
             yield None
             return
         try:
-            yield fd if stat.S_ISREG(os.fstat(fd).st_mode) else None
+            yield fd if _is_plain(fd) else None
         finally:
             os.close(fd)
 
@@ -195,6 +195,13 @@ class KernelLock:
     def _reopen(self) -> None:
         _platform.unlock(self._fd)
         self.close()
+
+
+def _is_plain(fd: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:
+        return False
 
 
 class LockFile(KernelLock):
@@ -272,13 +279,6 @@ class Peek:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-
-    def plain(self) -> bool:
-        """Whether it is a file at all: something else may have been put in its place."""
-        try:
-            return stat.S_ISREG(os.fstat(self.fd).st_mode)
-        except OSError:
-            return False
 
     def empty(self) -> bool:
         return os.fstat(self.fd).st_size == 0

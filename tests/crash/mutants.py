@@ -68,7 +68,7 @@ MUTANTS = {
         _APPEND,
         {
             "data, start =…": "{line}\n"
-            "self._view = _View(header.generation, header.identity, batch.state)"
+            "self._view = View(header.generation, header.identity, batch.state, header.kept)"
         },
         "append-one",
         "fail",

@@ -22,6 +22,9 @@ from ..errors import (
     StorageError,
     StorageFull,
     SyncFailed,
+    TurnHeld,
+    TurnInterrupted,
+    TurnTimeout,
     UnknownCheckpoint,
 )
 
@@ -70,6 +73,19 @@ _UNCHANGED = "nothing was changed: "
 def explain(error: Exception) -> Failure:
     """Put an error into the words of the command line."""
     match error:
+        case TurnTimeout() | TurnHeld():
+            return Failure(
+                Exit.BUSY,
+                f"{error.path}: it is the turn of {error.holder or 'another terminal'}",
+                _UNCHANGED + "try again when it has ended, or wait longer with --timeout SECONDS",
+            )
+        case TurnInterrupted():
+            return Failure(
+                Exit.CONFLICT,
+                f"{error.path}: the turn of {error.card.holder} was interrupted",
+                f"{_UNCHANGED}a program on the session has to keep or to roll back what it wrote; "
+                f"it began at revision {error.card.began}",
+            )
         case LockTimeout():
             who = f"{error.holder}" if error.holder else "another program"
             return Failure(
