@@ -254,9 +254,9 @@ threading.Thread(target=session.append, args=(message,), daemon=True).start()
 assert began.wait(20)
 child = os.fork()
 if not child:
+    print(os.getpid(), flush=True)  # by now it has let go of what is its parent's
     time.sleep(60)
     os._exit(0)
-print(child, flush=True)
 time.sleep(60)
 """
 
