@@ -155,11 +155,8 @@ def test_the_same_without_locks_loses_messages(tmp_path: Path) -> None:
     roles: list[Role] = [("append-unlocked", f"p{number}", APPENDS) for number in range(4)]
     results = contend(path, [*roles, ("revert-unlocked", "reverter", REVERTS)])
     del results["reverter"]
-    acknowledged = [text for texts in results.values() for text in texts]
-    lost = missing(path, acknowledged)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError):  # lost, torn, or out of order: which, is chance
         check(path, results)
-    assert lost or any(b"}{" in file.read_bytes() for file in files(path))
 
 
 def test_handles_threads_and_event_loops_of_one_process(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .blocking import BlockingSession
 from .errors import (
     Conflict,
     CosessionError,
@@ -35,10 +34,11 @@ from .errors import (
     UnknownCheckpoint,
 )
 from .records import Damage, Holder, Repair, Revision, TurnCard
-from .session import Session
 
 if TYPE_CHECKING:
+    from .blocking import BlockingSession
     from .messages import Message
+    from .session import Session
 
 __all__ = [
     "BlockingSession",
@@ -73,11 +73,15 @@ __all__ = [
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> object:
-    # pydantic takes longer to import than all the rest; who only looks at a session's figures
-    # does without it.
-    if name == "Message":
-        from .messages import Message
+_WHERE = {"BlockingSession": "blocking", "Message": "messages", "Session": "session"}
 
-        return Message
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> object:
+    # What takes time to import comes when it is asked for; above all pydantic, with the messages.
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    globals()[name] = value
+    return value
