@@ -276,7 +276,7 @@ class BlockingSession(SessionBase[T], Generic[T]):
         *,
         behind: Callable[[], bool] | None = None,
     ) -> None:
-        lock = self._turn_lock(turn._label, timeout, behind=behind)
+        lock = self._turn_lock(turn._label or "a turn", timeout, behind=behind)
         try:
             outcome = self._commit(turn._begin_request(lock), timeout)
         except BaseException:

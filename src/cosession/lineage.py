@@ -126,12 +126,12 @@ def _write(session: str, entry: dict[str, object], like: os.stat_result) -> None
 def _entries(session: str) -> Iterator[Entry | None]:
     try:
         fd = _platform.open_file(path_of(session), os.O_RDONLY)
+        try:
+            data = files.read_all(fd, 0, os.fstat(fd).st_size)
+        finally:
+            os.close(fd)
     except OSError:
         return
-    try:
-        data = files.read_all(fd, 0, os.fstat(fd).st_size)
-    finally:
-        os.close(fd)
     for line in data.splitlines():
         try:
             yield _entry(session, json.loads(line)) if line else None

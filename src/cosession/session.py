@@ -395,7 +395,7 @@ class Session(SessionBase[T], Generic[T]):
     async def _begin_turn(
         self, turn: Turn[T], timeout: float | None, *, behind: Callable[[], bool] | None = None
     ) -> None:
-        lock = await self._turn_lock(turn._label, timeout, behind=behind)
+        lock = await self._turn_lock(turn._label or "a turn", timeout, behind=behind)
         try:
             outcome = await self._commit(turn._begin_request(lock), timeout)
         except BaseException:
