@@ -181,11 +181,11 @@ class InterruptedBase(Generic[T]):
         self._base = base
         self.holder = card.holder
         self.began = card.began
-        self._card = card
+        self.card = card
 
     def _settle_request(self, name: str, *steps: Step) -> Request:
         request = self._base._request(name, None, *steps)
-        return replace(request, alone=True, ends=True, settles=self._card.token)
+        return replace(request, alone=True, ends=True, settles=self.card.token)
 
 
 class InterruptedTurn(InterruptedBase[T]):

@@ -26,9 +26,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "demo",
         "Let several processes share one session, kill some of them, and check the result.",
     ),
+    "fork": ("fork", "Make a new session of the beginning of one."),
     "heal": ("heal", "Settle what processes that died left behind."),
+    "log": ("log", "List reverts, rotated files, forks and checkpoints: the lineage."),
+    "restore": ("rewind", "Bring a rotated file back: the undo of a revert."),
     "revert": ("rewind", "Go back to a checkpoint; the old file is kept."),
     "show": ("show", "Show the conversation."),
+    "status": ("status", "Tell where a session stands, whose turn it is and who waits."),
     "verify": ("verify", "Check every line, and look for leftovers."),
 }
 """Each subcommand's module and its short help, so that listing them imports none."""

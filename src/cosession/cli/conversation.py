@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..codec import Checkpoint, SystemPrompt, Unknown, Usage
+from ..codec import Checkpoint, Origin, SystemPrompt, Unknown, Usage
 from ..inspect import Line
 from ..messages import Message
 from .output import printable
@@ -82,6 +82,8 @@ class Conversation:
                 yield self._mark(f"{count:,} tokens")
             case Checkpoint(number):
                 yield self._mark(f"checkpoint {number}")
+            case Origin(parent, at):
+                yield self._mark(f"forked from {printable(parent)}", f"at {printable(at)}")
             case Unknown():
                 yield self._mark("another program's record")
                 yield from self._folded(_text(line.raw), "dim", lines=1, characters=160)

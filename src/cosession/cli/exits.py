@@ -26,6 +26,8 @@ from ..errors import (
     TurnInterrupted,
     TurnTimeout,
     UnknownCheckpoint,
+    UnknownRevision,
+    UnknownRotation,
 )
 
 
@@ -49,7 +51,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.OFF: "something is off: damaged lines, leftovers of a process that died",
     Exit.USAGE: "the command line, or a message given to it, is not valid",
     Exit.BUSY: "another process kept the session busy until the timeout",
-    Exit.CONFLICT: "messages came in since --expect; or no such checkpoint",
+    Exit.CONFLICT: "messages came in since --expect; or no such checkpoint, revision or file",
     Exit.STORAGE: "the system refused: disk full, no permission, I/O error",
     Exit.NO_SESSION: "there is no session at that path",
     Exit.DEFECT: "a defect of cosession itself",
@@ -108,6 +110,9 @@ def explain(error: Exception) -> Failure:
             )
         case UnknownCheckpoint():
             return Failure(Exit.CONFLICT, str(error), f"{_UNCHANGED}{_look_at(error.path)}")
+        case UnknownRevision() | UnknownRotation():
+            look = f"`cosession log {_quoted(error.path)}` shows what there is"
+            return Failure(Exit.CONFLICT, str(error), f"{_UNCHANGED}{look}")
         case InvalidMessage():
             return Failure(Exit.USAGE, str(error), "nothing was written")
         case HardLinked():
