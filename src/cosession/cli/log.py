@@ -37,7 +37,7 @@ class _Event:
 Examples:
   $ cosession log context.jsonl
   $ cosession restore context.jsonl 2
-  $ cosession fork context.jsonl --at 3
+  $ cosession fork context.jsonl --at 2
 
 The oldest comes first. A rotated file that cosession did not write down was made by another
 program. It never changes anything.
