@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,7 @@ from cosession import (
     StorageError,
     StorageFull,
     SyncFailed,
+    Unsettled,
 )
 
 if sys.platform == "win32":
@@ -393,3 +395,62 @@ def run_child(*arguments: str) -> str:
 def test_a_size_limit_at_any_byte_undoes_the_operation(tmp_path: Path, name: str) -> None:
     """With RLIMIT_FSIZE at every byte of the write the operation is undone, and works without."""
     assert "failed at every limit" in run_child("bad.size_limit", str(tmp_path), name)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_write_that_can_neither_be_published_nor_undone_is_said_to_be_unsettled(
+    tmp_path: Path, count: int
+) -> None:
+    """Its bytes are all there: whether it has happened shows when the disk is back."""
+    path = tmp_path / "context.jsonl"
+    with BlockingSession(path) as session, BlockingSession(path) as other:
+        session.append(message("before"))
+        with watched() as faults:
+
+            def before(name: str, number: int) -> None:
+                written = faults.made.count("write")
+                if written and name != "write":  # the disk goes right behind the write
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+            faults.before = before
+            with pytest.raises(Unsettled, match="could not be undone"):
+                session.append([message(str(number)) for number in range(count)])
+        assert [m.content for m in session.history] == ["before"]
+        other.append(message("after"))
+        session.refresh()
+        texts = [m.content for m in session.history]
+        assert texts == ["before", *map(str, range(count)), "after"]
+        assert session.damage == ()
+
+
+@pytest.mark.parametrize("part", [0, 10])
+def test_a_write_that_did_not_land_whole_has_not_happened_whatever_becomes_of_undoing_it(
+    tmp_path: Path, part: int
+) -> None:
+    """What is left of it is put aside by the next one."""
+    path = tmp_path / "context.jsonl"
+    with BlockingSession(path) as session, BlockingSession(path) as other:
+        session.append(message("before"))
+        cut_short = failing_after(lambda fd, data: part and write(fd, bytes(data)[:part]), 1)
+        write = os.write
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "write", cut_short)
+            patch.setattr(os, "ftruncate", failing_after(os.ftruncate, 0))
+            patch.setattr(os, "pwrite", failing_after(os.pwrite, 1))
+            with pytest.raises(StorageError) as caught:
+                session.append(message("never"))
+        assert not isinstance(caught.value, Unsettled)
+        other.append(message("after"))
+        assert [m.content for m in other.history] == ["before", "after"]
+
+
+def failing_after(real: Any, good: int) -> Any:
+    """A call that works so often, and then no more."""
+    calls = iter(range(good))
+
+    def call(*arguments: Any) -> Any:
+        if next(calls, None) is None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(*arguments)
+
+    return call

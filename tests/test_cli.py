@@ -100,6 +100,7 @@ def test_every_error_of_the_library_has_words_and_a_status() -> None:
         errors.NotWritable(path, "append", errno.EACCES),
         errors.FileBusy(path, "replace"),
         errors.SyncFailed(path, "sync", errno.EIO),
+        errors.Unsettled(path, "append", errno.EIO),
         errors.TurnHeld(path, Holder(7)),
         errors.TurnHeld(path, None),
         errors.TurnTimeout(path, 1.5, Holder(7)),

@@ -34,6 +34,7 @@ from .errors import (
     UnknownCheckpoint,
     UnknownRevision,
     UnknownRotation,
+    Unsettled,
 )
 from .records import Damage, Fork, Holder, Repair, Revision, TurnCard, TurnStatus
 
@@ -74,6 +75,7 @@ __all__ = [
     "UnknownCheckpoint",
     "UnknownRevision",
     "UnknownRotation",
+    "Unsettled",
 ]
 
 __version__ = "0.1.0"

@@ -245,6 +245,18 @@ class FileBusy(StorageError):
     advice = "Nothing was changed: close the other program, or try again."
 
 
+class Unsettled(StorageError):
+    """A write failed, and so did undoing it: whether it has happened is not known yet.
+
+    It is announced, so it has happened whole or not at all as soon as anybody can write again.
+    """
+
+    advice = (
+        "It could not be undone either: refresh when the cause is gone, and see whether it has "
+        "happened."
+    )
+
+
 class SyncFailed(StorageError):
     """The disk did not confirm a write. The session refuses to write until it is opened anew.
 

@@ -43,6 +43,7 @@ from .errors import (
     TurnInterrupted,
     TurnOver,
     UnknownRevision,
+    Unsettled,
 )
 from .files import translated
 from .header import Appending, Header, Identity, Replacing, Span
@@ -772,7 +773,16 @@ class Store:
                     results.update(batch.outcomes)  # at once: Ctrl-C may come on the way out
                 except BaseException as error:
                     known = placed if isinstance(error, Exception) else None
-                    if not self._undo_append(fd, header, intent, data, known):
+                    try:
+                        undone = self._undo_append(fd, header, intent, data, known)
+                    except (OSError, CosessionError, _Overtaken) as worse:
+                        # The announcement stays: whoever takes the lock next finishes this.
+                        log.warning("%s: could not undo a failed append: %s", self.path, worse)
+                        landed = sum(stop - start for start, stop in placed) == len(data)
+                        if landed and isinstance(error, OSError):
+                            raise Unsettled(self.path, "append", error.errno) from error
+                        raise error from worse
+                    if not undone:
                         results.update(batch.outcomes)
                     raise
             self._view = View(header.generation, header.identity, state, header.kept)
@@ -810,38 +820,34 @@ class Store:
         `placed` says where the bytes are; `None` after an interrupt, when nobody knows. False if
         it has succeeded after all.
         """
-        try:
-            now = self.lock.read()
-            if now and now.intent is None and now.committed > intent.start:
-                return False  # an interrupt came right behind the publishing: it has happened
-            size = os.fstat(fd).st_size
-            if placed is not None and self._are_there(fd, placed, data):
-                if len(placed) > 1 or (placed and placed[0][1] < size):
-                    self._splice(fd, header, *placed)
-                    return True
-                if placed:
-                    _platform.truncate(fd, self.path, placed[0][0])
-                self.lock.publish(header)
+        now = self.lock.read()
+        if now and now.intent is None and now.committed > intent.start:
+            return False  # an interrupt came right behind the publishing: it has happened
+        size = os.fstat(fd).st_size
+        if placed is not None and self._are_there(fd, placed, data):
+            if len(placed) > 1 or (placed and placed[0][1] < size):
+                self._splice(fd, header, *placed)
                 return True
-            tail = files.read_all(fd, intent.start, size)
-            at = tail.find(data)
-            splice: RepairPlan = Splice(at, at + len(data))
-            if data.startswith(tail) or at + len(data) == len(tail) > at >= 0:
-                if tail:
-                    _platform.truncate(fd, self.path, intent.start + max(at, 0))
-            else:
-                if at < 0:
-                    splice = plan_repair(intent, tail)
-                if isinstance(splice, Splice):
-                    start = intent.start
-                    self._splice(fd, header, (start + splice.start, start + splice.stop))
-                    return True
-                if isinstance(splice, Cut):
-                    return True  # the announcement stays: whoever takes the lock next cuts it
+            if placed:
+                _platform.truncate(fd, self.path, placed[0][0])
             self.lock.publish(header)
-        except (OSError, CosessionError, _Overtaken) as error:
-            # The announcement stays: whoever takes the lock next finishes this.
-            log.warning("%s: could not undo a failed append yet: %s", self.path, error)
+            return True
+        tail = files.read_all(fd, intent.start, size)
+        at = tail.find(data)
+        splice: RepairPlan = Splice(at, at + len(data))
+        if data.startswith(tail) or at + len(data) == len(tail) > at >= 0:
+            if tail:
+                _platform.truncate(fd, self.path, intent.start + max(at, 0))
+        else:
+            if at < 0:
+                splice = plan_repair(intent, tail)
+            if isinstance(splice, Splice):
+                start = intent.start
+                self._splice(fd, header, (start + splice.start, start + splice.stop))
+                return True
+            if isinstance(splice, Cut):
+                return True  # the announcement stays: whoever takes the lock next cuts it
+        self.lock.publish(header)
         return True
 
     def _are_there(self, fd: int, placed: list[Range], data: bytes) -> bool:

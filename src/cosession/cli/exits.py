@@ -28,6 +28,7 @@ from ..errors import (
     UnknownCheckpoint,
     UnknownRevision,
     UnknownRotation,
+    Unsettled,
 )
 
 
@@ -171,6 +172,8 @@ def _storage_hint(error: StorageError) -> str:
             )
         case FileBusy():
             return _UNCHANGED + "close the other program that has it open, or try again"
+        case Unsettled():
+            return "it could not be undone either: look again when the cause is gone"
         case SyncFailed():
             return "the disk did not confirm the write: check it before you go on"
         case _:
