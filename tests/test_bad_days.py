@@ -431,8 +431,8 @@ def test_a_write_that_did_not_land_whole_has_not_happened_whatever_becomes_of_un
     path = tmp_path / "context.jsonl"
     with BlockingSession(path) as session, BlockingSession(path) as other:
         session.append(message("before"))
-        cut_short = failing_after(lambda fd, data: part and write(fd, bytes(data)[:part]), 1)
         write = os.write
+        cut_short = failing_after(lambda fd, data: part and write(fd, bytes(data)[:part]), 1)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "write", cut_short)
             patch.setattr(os, "ftruncate", failing_after(os.ftruncate, 0))
