@@ -326,7 +326,10 @@ def test_import_without_kimi() -> None:
 
 
 def test_install() -> None:
-    """After `install` every module of kimi-cli that names the class has ours, also later ones."""
+    """After `install` every module of kimi-cli that names the class has ours, also later ones.
+
+    Runs are turns then, unless the last call said otherwise.
+    """
     program = (
         "import kimi_cli.app, kimi_cli.soul.slash\n"
         "from cosession.adapters.kimi import Context, install\n"
@@ -335,6 +338,10 @@ def test_install() -> None:
         "names = [n for n, m in sorted(sys.modules.items())\n"
         "         if n.startswith('kimi_cli') and hasattr(m, 'Context')]\n"
         "assert all(sys.modules[name].Context is Context for name in names), names\n"
+        "from kimi_cli.soul.kimisoul import KimiSoul\n"
+        "run = KimiSoul.run\n"
+        "install(turns=False)\n"
+        "assert KimiSoul.run is run.kimi_s_own\n"
         "print(*names)\n"
     )
     (output,) = finish([start("-c", program)], timeout=60)

@@ -182,6 +182,7 @@ def repeated(ids: list[int]) -> int:
     return len(ids) - len(set(ids))
 
 
+@pytest.mark.deep
 def test_four_terminals_with_ours(home: Home) -> None:
     """Without turns: no checkpoint id repeats, no record is lost, and every line is whole."""
     four_terminals(home, OURS_WITHOUT_TURNS)

@@ -11,13 +11,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import kimi_cli.soul
 import kimi_cli.soul.slash
 import pytest
 from kimi_cli.soul.kimisoul import KimiSoul
+from kimi_cli.wire import Wire
 from kimi_support import Ours, Theirs, restored, several, start, texts, user
 from kosong.message import Message, TextPart, ToolCall
 
-from cosession import TurnHeld, TurnTimeout
+from cosession import Holder, TurnHeld, TurnTimeout
 from cosession.adapters import _kimi_soul, _kimi_turn
 
 BOUND = 60.0
@@ -146,6 +148,8 @@ async def test_a_turn_in_a_turn_is_the_same(path: Path) -> None:
         with pytest.raises(TimeoutError):
             async with other.turn(timeout=0):
                 pytest.fail("the turn has ended with an inner block")
+    assert one.current_turn is None
+    assert _kimi_turn.around.get() == ()  # a task that takes turns for ever collects nothing
     async with other.turn(timeout=BOUND):
         assert sorted(texts(other)) == ["a1", "a2", "a3"]
 
@@ -324,6 +328,30 @@ async def test_who_waits_is_told_for_whom(
     assert "waiting, because it is the turn of process" in warning.getMessage()
 
 
+async def test_who_has_the_turn_is_told_who_waits(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each who asks, also in a wait for something else, such as an approval."""
+    monkeypatch.setattr(_kimi_turn, "_QUIET", 0.02)
+    one, other = await several(Ours, path, 2)
+    told: list[Any] = []
+
+    async def take() -> None:
+        async with other.turn("urgent"):
+            await other.append_message(user("b"))
+
+    async with others() as begin, one.turn(on_request=told.append) as turn:
+        await begin(take())
+        async with asyncio.timeout(BOUND):
+            while not told:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert turn.requested == told[0]
+    assert [holder.operation for holder in told] == ["urgent"]
+    await asyncio.sleep(0.1)
+    assert len(told) == 1
+
+
 async def test_another_event_loop_waits_like_another_terminal(path: Path) -> None:
     """It gets the file behind the turn, and does the one that has the turn no harm."""
     one = await restored(Ours, path)
@@ -410,6 +438,27 @@ async def test_a_run_with_several_questions_lets_others_in_between(soul: Any, pa
     await soul.run(SimpleNamespace(context=one, say=say), [TextPart(text="1"), TextPart(text="2")])
     await asyncio.wait_for(waiters[0], BOUND)
     assert texts(one) == ["a1", "a2", "b1", "b2", "a1", "a2"]
+
+
+async def test_waits_are_shown_as_notifications() -> None:
+    """Where a run has a UI, it shows who waits for whom; where it has none, nothing happens."""
+    holder = Holder(7, "here", "me", "pts/1", "answering")
+    _kimi_soul._tell_for_whom(holder)
+    wire = Wire()
+    shown = wire.ui_side(merge=False)
+    token = kimi_cli.soul._current_wire.set(wire)
+    try:
+        _kimi_soul._tell_for_whom(None)
+        _kimi_soul._tell_who_asks(holder)
+    finally:
+        kimi_cli.soul._current_wire.reset(token)
+    first, second = await shown.receive(), await shown.receive()
+    assert (first.title, second.title) == (
+        "Another terminal is answering in this session",
+        "Another terminal waits for its turn in this session",
+    )
+    assert "a terminal that left no card" in first.body
+    assert "process 7 of me@here on pts/1" in second.body
 
 
 def test_the_commands_that_write_nothing_exist() -> None:

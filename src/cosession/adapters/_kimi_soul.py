@@ -5,7 +5,8 @@
 2. A run that asks several questions (a loop, a flow, a stop hook) lets those who wait go first
    between two of them.
 3. Commands (`/…`) that write nothing into the session take no turn, and don't wait for one.
-4. A run that waits says so where kimi-cli shows its notifications. Interrupting it ends the wait.
+4. A run that waits says so where kimi-cli shows its notifications, and so does one that keeps
+   somebody waiting. Interrupting a run ends its wait, or its turn.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _in_a_turn(run: _Method) -> _Method:
         if command in _WRITE_NOTHING or not isinstance(soul.context, Context):
             return await run(soul, user_input, **options)
         label = f"/{command}" if command else "answering"
-        async with soul.context.turn(label, on_wait=_tell):
+        async with soul.context.turn(label, on_wait=_tell_for_whom, on_request=_tell_who_asks):
             return await run(soul, user_input, **options)
 
     run_in_a_turn.kimi_s_own = run  # type: ignore[attr-defined]
@@ -104,8 +105,23 @@ def _command(user_input: Any) -> str | None:
     return call.name if call else None
 
 
-def _tell(holder: Holder | None) -> None:
-    """Show that this run waits, the way kimi-cli shows that a background task has ended."""
+def _tell_for_whom(holder: Holder | None) -> None:
+    _notify(
+        "Another terminal is answering in this session",
+        f"Waiting for the turn of {holder or 'a terminal that left no card'}.\n"
+        "Interrupt to give up.",
+    )
+
+
+def _tell_who_asks(holder: Holder) -> None:
+    _notify(
+        "Another terminal waits for its turn in this session",
+        f"It is {holder}.\nIt goes on when this answer is done, or interrupted.",
+    )
+
+
+def _notify(title: str, body: str) -> None:
+    """Show something the way kimi-cli shows that a background task has ended."""
     from kimi_cli.soul import get_wire_or_none
     from kimi_cli.wire.types import Notification
 
@@ -115,12 +131,11 @@ def _tell(holder: Holder | None) -> None:
         Notification(
             id=uuid.uuid4().hex,
             category="system",
-            type="session.turn_awaited",
+            type="session.turn",
             source_kind="session",
             source_id="cosession",
-            title="Another terminal is answering in this session",
-            body=f"Waiting for the turn of {holder or 'a terminal that left no card'}.\n"
-            "Interrupt to give up.",
+            title=title,
+            body=body,
             severity="info",
             created_at=time.time(),
         )

@@ -7,7 +7,8 @@
 3. Tasks made inside the block belong to it. In them `turn()` is the turn that is on, and the end
    of the block waits for those that have written: kimi-cli shields its last records from a
    cancellation, and doesn't wait for them itself. They would come behind somebody else's turn.
-4. Whoever waits is told for whom, once, after a second.
+4. Whoever waits is told for whom, once, after a second, and asks for the turn. Whoever has it is
+   told that, within another second: it may be a person who has left an approval unanswered.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
-from ..errors import TurnInterrupted, TurnOver
+from ..errors import StorageError, TurnInterrupted, TurnOver
 from ..records import Holder
 from ..session import Session
 from ..turn import Turn as SessionTurn
@@ -28,7 +29,7 @@ from ..turn import Turn as SessionTurn
 log = logging.getLogger("cosession")
 
 _QUIET = 1.0
-"""Seconds of waiting about which nobody needs to be told."""
+"""Seconds of waiting about which nobody needs to be told, and between two looks for who asks."""
 
 _PATIENCE = 10.0
 """Seconds for which the end of a turn waits for what its tasks still write."""
@@ -41,12 +42,19 @@ class Turn:
     """A turn of a `Context`, which has it for as long as the block lasts."""
 
     def __init__(
-        self, session: Session[Any], label: str, on_wait: Callable[[Holder | None], object]
+        self,
+        session: Session[Any],
+        label: str,
+        on_wait: Callable[[Holder | None], object],
+        on_request: Callable[[Holder], object],
     ) -> None:
         self.session = session
         self.loop = asyncio.get_running_loop()
         self._label = label
         self._on_wait = on_wait
+        self._on_request = on_request
+        self._asked: Holder | None = None
+        self._next_look: asyncio.TimerHandle | None = None
         self._stack = AsyncExitStack()
         self._turn: SessionTurn[Any] | None = None
         self._writers: set[asyncio.Task[Any]] = set()
@@ -89,6 +97,7 @@ class Turn:
                     self._turn = await self._stack.enter_async_context(turn)
                 except TurnInterrupted:
                     await keep_interrupted(self.session, timeout=left)
+        self._next_look = self.loop.call_later(_QUIET, self._look_who_asks)
         await self.session.load()
 
     async def end(self) -> None:
@@ -99,6 +108,8 @@ class Turn:
                 await asyncio.wait(others, timeout=_PATIENCE)
         finally:
             self._turn = None
+            if self._next_look is not None:
+                self._next_look.cancel()
             await self._stack.aclose()
 
     def writes(self, task: asyncio.Task[Any] | None) -> None:
@@ -109,11 +120,23 @@ class Turn:
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        timer = self.loop.call_later(_QUIET, lambda: self._on_wait(self.session.holder))
+        timer = self.loop.call_later(_QUIET, self._tell_and_ask)
         try:
             yield
         finally:
             timer.cancel()
+
+    def _tell_and_ask(self) -> None:
+        self._on_wait(self.session.holder)
+        with suppress(StorageError):  # it is a courtesy
+            self.session._ask_for_turn(self._label)
+
+    def _look_who_asks(self) -> None:
+        self._next_look = self.loop.call_later(_QUIET, self._look_who_asks)
+        asks = self.requested
+        if asks is not None and asks != self._asked:
+            self._asked = asks
+            self._on_request(asks)
 
 
 async def keep_interrupted(session: Session[Any], *, timeout: float | None = None) -> None:

@@ -197,6 +197,7 @@ class Context:
         *,
         timeout: float | None = None,
         on_wait: Callable[[Holder | None], object] | None = None,
+        on_request: Callable[[Holder], object] | None = None,
     ) -> AsyncIterator[Turn]:
         """Have the session to oneself for as long as the block lasts.
 
@@ -215,7 +216,10 @@ class Context:
             label: What the turn is for. Others read it when they ask who has the turn.
             timeout: Seconds to wait for others' turns; `None` waits, 0 tries once.
             on_wait: Called after a second of waiting, with whoever has the turn (`None` if that
-                is not known), in place of a warning in the log.
+                is not known), in place of a warning in the log. The turn is asked for then.
+            on_request: Called with whoever asks for the turn while this block has it, in place of
+                a line in the log. Nothing else comes of it: they wait for the end of the block,
+                or for the `hand_over` of the turn that it gives.
 
         Raises:
             TimeoutError: Somebody else had the turn all that time; its `holder` says who
@@ -230,7 +234,12 @@ class Context:
             yield outer
             return
         with _errors_as_kimi_raises_them(self._file_backend):
-            turn = Turn(await self._open(), label, on_wait or self._log_wait)
+            turn = Turn(
+                await self._open(),
+                label,
+                on_wait=on_wait or self._log_wait,
+                on_request=on_request or self._log_request,
+            )
         outside = around.get()
         try:
             with _errors_as_kimi_raises_them(self._file_backend):
@@ -261,6 +270,9 @@ class Context:
     def _log_wait(self, holder: Holder | None) -> None:
         who = holder or "another terminal"
         log.warning("%s: waiting, because it is the turn of %s", self._file_backend, who)
+
+    def _log_request(self, holder: Holder) -> None:
+        log.info("%s: %s asks for the turn", self._file_backend, holder)
 
     # ---- the session behind it --------------------------------------------------------------
 
