@@ -333,23 +333,25 @@ async def test_who_has_the_turn_is_told_who_waits(
 ) -> None:
     """Once for each who asks, also in a wait for something else, such as an approval."""
     monkeypatch.setattr(_kimi_turn, "_QUIET", 0.02)
-    one, other = await several(Ours, path, 2)
-    told: list[Any] = []
+    one, other, last = await several(Ours, path, 3)
+    told: list[str] = []
 
-    async def take() -> None:
-        async with other.turn("urgent"):
-            await other.append_message(user("b"))
+    async def take(context: Any, label: str) -> None:
+        def tell(holder: Any) -> None:
+            told.append(f"{holder.operation} asks {label}")
 
-    async with others() as begin, one.turn(on_request=told.append) as turn:
-        await begin(take())
-        async with asyncio.timeout(BOUND):
-            while not told:
+        async with context.turn(label, on_request=tell), asyncio.timeout(BOUND):
+            while label != "3" and not any(line.endswith(label) for line in told):
                 await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
-        assert turn.requested == told[0]
-    assert [holder.operation for holder in told] == ["urgent"]
-    await asyncio.sleep(0.1)
-    assert len(told) == 1
+
+    async with others() as begin:
+        await begin(take(one, "1"))
+        await begin(take(other, "2"))
+        while not told:
+            await asyncio.sleep(0.01)
+        await begin(take(last, "3"))
+    assert (told[0], told[-1]) == ("2 asks 1", "3 asks 2")
+    assert len(set(told)) == len(told)
 
 
 async def test_another_event_loop_waits_like_another_terminal(path: Path) -> None:

@@ -19,9 +19,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
-from ..errors import StorageError, TurnInterrupted, TurnOver
+from ..errors import StorageError, TurnHeld, TurnInterrupted, TurnOver, TurnTimeout
 from ..records import Holder
 from ..session import Session
 from ..turn import Turn as SessionTurn
@@ -54,7 +55,7 @@ class Turn:
         self._on_wait = on_wait
         self._on_request = on_request
         self._asked: Holder | None = None
-        self._next_look: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._stack = AsyncExitStack()
         self._turn: SessionTurn[Any] | None = None
         self._writers: set[asyncio.Task[Any]] = set()
@@ -89,7 +90,7 @@ class Turn:
     async def begin(self, timeout: float | None) -> None:
         """Wait for the turn, and have in memory what others wrote in theirs."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._telling():
+        with self._telling(), _refused_is_too_late():
             while self._turn is None:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 turn = self.session.turn(self._label, timeout=left)
@@ -97,7 +98,7 @@ class Turn:
                     self._turn = await self._stack.enter_async_context(turn)
                 except TurnInterrupted:
                     await keep_interrupted(self.session, timeout=left)
-        self._next_look = self.loop.call_later(_QUIET, self._look_who_asks)
+        self._timer = self.loop.call_later(_QUIET, self._look_who_asks)
         await self.session.load()
 
     async def end(self) -> None:
@@ -108,8 +109,7 @@ class Turn:
                 await asyncio.wait(others, timeout=_PATIENCE)
         finally:
             self._turn = None
-            if self._next_look is not None:
-                self._next_look.cancel()
+            self._stop_timer()
             await self._stack.aclose()
 
     def writes(self, task: asyncio.Task[Any] | None) -> None:
@@ -120,23 +120,42 @@ class Turn:
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        timer = self.loop.call_later(_QUIET, self._tell_and_ask)
+        self._timer = self.loop.call_later(_QUIET, self._tell_and_ask)
         try:
             yield
         finally:
-            timer.cancel()
+            self._stop_timer()
 
-    def _tell_and_ask(self) -> None:
-        self._on_wait(self.session.holder)
-        with suppress(StorageError):  # it is a courtesy
-            self.session._ask_for_turn(self._label)
+    def _tell_and_ask(self, *, told: bool = False, asked: Holder | None = None) -> None:
+        """Tell for whom we wait, once, and ask each one who has the turn meanwhile."""
+        holder = self.session.holder
+        again = partial(self._tell_and_ask, told=True, asked=holder)
+        self._timer = self.loop.call_later(_QUIET, again)
+        if not told:
+            self._on_wait(holder)
+        if holder != asked:
+            with suppress(StorageError):  # it is a courtesy
+                self.session._ask_for_turn(self._label)
 
     def _look_who_asks(self) -> None:
-        self._next_look = self.loop.call_later(_QUIET, self._look_who_asks)
+        self._timer = self.loop.call_later(_QUIET, self._look_who_asks)
         asks = self.requested
         if asks is not None and asks != self._asked:
             self._asked = asks
             self._on_request(asks)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+@contextmanager
+def _refused_is_too_late() -> Iterator[None]:
+    """`timeout=0` is a timeout like any other."""
+    try:
+        yield
+    except TurnHeld as error:
+        raise TurnTimeout(error.path, 0.0, error.holder) from error
 
 
 async def keep_interrupted(session: Session[Any], *, timeout: float | None = None) -> None:

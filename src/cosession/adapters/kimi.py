@@ -37,9 +37,7 @@ from ..errors import (
     NotWritable,
     SessionMissing,
     StorageError,
-    TurnHeld,
     TurnInterrupted,
-    TurnTimeout,
     UnknownCheckpoint,
 )
 from ..messages import MessageCodec
@@ -385,8 +383,6 @@ def _errors_as_kimi_raises_them(path: Path) -> Iterator[None]:
     """Raise what the system said, as a plain `OSError`."""
     try:
         yield
-    except TurnHeld as error:
-        raise TurnTimeout(error.path, 0.0, error.holder) from error
     except SessionMissing as error:
         raise FileNotFoundError(errno.ENOENT, str(error), str(path)) from error
     except NotASession as error:
