@@ -31,7 +31,7 @@ REQUIREMENTS = (
     "portalocker",
 )
 SUITES = Path(__file__).parent / "kimi"
-NAMES = ("contract", "better", "sharing", "command")
+NAMES = ("contract", "better", "in_turns", "sharing", "command")
 
 
 def behaviours(suite: str, *, deep: bool = False) -> list[str]:

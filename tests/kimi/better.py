@@ -23,9 +23,12 @@ from kimi_support import (
     Theirs,
     checkpoint_ids,
     finish,
+    left_unfinished,
     only_ours,
     records,
+    require_named_checkpoints,
     restored,
+    several,
     start,
     state,
     texts,
@@ -37,7 +40,7 @@ from kosong.message import Message, TextPart, ToolCall
 @only_ours
 async def test_checkpoint_ids(context: Any, path: Path) -> None:
     """Two terminals that set checkpoints never use an id twice."""
-    one, other = await restored(context, path), await restored(context, path)
+    one, other = await several(context, path, 2)
     for terminal in (one, other, one, one, other):
         await terminal.checkpoint(False)
     assert checkpoint_ids(path) == [0, 1, 2, 3, 4]
@@ -46,7 +49,7 @@ async def test_checkpoint_ids(context: Any, path: Path) -> None:
 @only_ours
 async def test_see_the_others(context: Any, path: Path) -> None:
     """What another terminal wrote is there after the next call of any kind."""
-    one, other = await restored(context, path), await restored(context, path)
+    one, other = await several(context, path, 2)
     calls: tuple[Callable[[], Any], ...] = (
         lambda: one.append_message([]),
         lambda: one.checkpoint(False),
@@ -89,8 +92,7 @@ async def test_revert_to_no_checkpoint(context: Any, path: Path) -> None:
 @only_ours
 async def test_append_behind_a_torn_line(context: Any, path: Path) -> None:
     """A record that comes behind a line that somebody left unfinished is not lost with it."""
-    path.write_bytes(b'{"role":"user","content":"a"}\n{"role":"assistant","cont')
-    os.utime(path, (1e9, 1e9))
+    left_unfinished(path, b'{"role":"user","content":"a"}\n{"role":"assistant","cont')
     one = await restored(context, path)
     await one.append_message(user("b"))
     assert texts(one) == ["a", "b"]
@@ -197,7 +199,7 @@ async def test_last_system_prompt_wins(context: Any, path: Path) -> None:
 @only_ours
 async def test_same_system_prompt(context: Any, path: Path) -> None:
     """Terminals that start together and bring the same prompt write it once."""
-    terminals = [await restored(context, path) for _ in range(4)]
+    terminals = await several(context, path, 4)
     for terminal in terminals:
         await terminal.write_system_prompt("p")
     assert records(path) == [{"role": "_system_prompt", "content": "p"}]
@@ -254,7 +256,7 @@ async def test_cancelled(path: Path) -> None:
 
 async def test_memory_in_the_order_of_the_file(path: Path) -> None:
     """However many coroutines write at once, the history is what a restore would make of it."""
-    contexts = [await restored(Ours, path) for _ in range(4)]
+    contexts = await several(Ours, path, 4)
     await asyncio.gather(
         *(one.append_message(user(str(number))) for one in contexts for number in range(20))
     )
@@ -265,12 +267,10 @@ async def test_memory_in_the_order_of_the_file(path: Path) -> None:
 
 async def test_checkpoint_and_its_message(path: Path) -> None:
     """Nobody gets between a checkpoint and the message that names it."""
-    contexts = [await restored(Ours, path) for _ in range(4)]
+    contexts = await several(Ours, path, 4)
     await asyncio.gather(*(one.checkpoint(True) for one in contexts for _ in range(10)))
-    for number in range(40):
-        mark, message = records(path)[2 * number : 2 * number + 2]
-        assert mark == {"role": "_checkpoint", "id": number}
-        assert message["content"] == f"<system>CHECKPOINT {number}</system>"
+    assert checkpoint_ids(path) == list(range(40))
+    require_named_checkpoints(path)
 
 
 async def test_damage_is_told(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -326,7 +326,10 @@ def test_import_without_kimi() -> None:
 
 
 def test_install() -> None:
-    """After `install` every module of kimi-cli that names the class has ours, also later ones."""
+    """After `install` every module of kimi-cli that names the class has ours, also later ones.
+
+    Runs are turns then, unless the last call said otherwise.
+    """
     program = (
         "import kimi_cli.app, kimi_cli.soul.slash\n"
         "from cosession.adapters.kimi import Context, install\n"
@@ -335,6 +338,10 @@ def test_install() -> None:
         "names = [n for n, m in sorted(sys.modules.items())\n"
         "         if n.startswith('kimi_cli') and hasattr(m, 'Context')]\n"
         "assert all(sys.modules[name].Context is Context for name in names), names\n"
+        "from kimi_cli.soul.kimisoul import KimiSoul\n"
+        "run = KimiSoul.run\n"
+        "install(turns=False)\n"
+        "assert KimiSoul.run is run.kimi_s_own\n"
         "print(*names)\n"
     )
     (output,) = finish([start("-c", program)], timeout=60)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,11 @@ async def restored(context: Any, path: Path) -> Any:
     return new
 
 
+async def several(context: Any, path: Path, number: int) -> list[Any]:
+    """So many terminals on one session."""
+    return [await restored(context, path) for _ in range(number)]
+
+
 def records(path: Path) -> list[dict[str, Any]]:
     """The file's records; fails if a line isn't one."""
     return [json.loads(line) for line in path.read_bytes().splitlines()]
@@ -103,6 +109,20 @@ def records(path: Path) -> list[dict[str, Any]]:
 
 def checkpoint_ids(path: Path) -> list[int]:
     return [record["id"] for record in records(path) if record["role"] == "_checkpoint"]
+
+
+def require_named_checkpoints(path: Path) -> None:
+    """Fail if anything stands between a checkpoint and the message that names it."""
+    for mark, message in pairwise(records(path)):
+        if mark["role"] == "_checkpoint":
+            assert message["content"] == f"<system>CHECKPOINT {mark['id']}</system>"
+
+
+def left_unfinished(path: Path, line: bytes) -> None:
+    """Append the beginning of a line, as a process does that dies, long ago."""
+    with path.open("ab") as file:
+        file.write(line)
+    os.utime(path, (1e9, 1e9))
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:

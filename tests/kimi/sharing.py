@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import tempfile
 from collections import Counter
-from itertools import pairwise
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,10 @@ from kimi_support import (
     Theirs,
     checkpoint_ids,
     finish,
+    left_unfinished,
     only_ours,
     records,
+    require_named_checkpoints,
     restored,
     start,
     state,
@@ -59,13 +60,40 @@ def test_four_terminals(context: Any, path: Path) -> None:
     assert checkpoint_ids(path) == list(range(4 * rounds))
     results = said([path], "tool")
     assert results == Counter(of("a", rounds) | of("b", rounds) | of("c", rounds) | of("d", rounds))
-    for before, after in pairwise(records(path)):
-        if before["role"] == "_checkpoint":
-            assert after["content"] == f"<system>CHECKPOINT {before['id']}</system>"
+    require_named_checkpoints(path)
     whole = texts(restored_now(path))
     for end in ends:  # each terminal saw a beginning of the one order, up to its own last word
         assert end["history"] == whole[: len(end["history"])]
     assert max(len(end["history"]) for end in ends) == len(whole)
+
+
+@pytest.mark.parametrize("job", ["turn", "answer"])
+def test_turns(job: str, path: Path) -> None:
+    """What four processes write in turns is in one piece each; without turns it isn't."""
+    rounds, pieces = 8, []
+    run(path, *[(Ours, job, rounds)] * 4)
+    lines = [line for line in records(path) if line["role"] not in ("_usage", "_checkpoint")]
+    for text, block in groupby(text_of(line) for line in lines if not is_mark(line)):
+        pieces.append((text, len(list(block))))
+    everything = {(text, 4) for name in "abcd" for text in of(name, rounds)}
+    assert checkpoint_ids(path) == list(range(8 * rounds))
+    if job == "turn":
+        assert len(pieces) == len(everything)
+        assert set(pieces) == everything
+        # The marks as well: each turn begins with one, and has another one before its answer.
+        marks = [number for number, line in enumerate(lines) if is_mark(line)]
+        assert [number % 6 for number in marks] == [0, 4] * (4 * rounds)
+    else:
+        assert len(pieces) > len(everything)
+
+
+def text_of(line: dict[str, Any]) -> str:
+    content = line["content"]
+    return content if isinstance(content, str) else str(content[0]["text"])
+
+
+def is_mark(line: dict[str, Any]) -> bool:
+    return text_of(line).startswith("<system>CHECKPOINT")
 
 
 def restored_now(path: Path) -> Any:
@@ -145,9 +173,7 @@ async def test_kimi_rewrites_in_a_row(path: Path) -> None:
 def test_kimi_appends_half_a_line(path: Path) -> None:
     """A record that kimi-cli's process left unfinished costs nobody else's record."""
     run(path, (Ours, "append", 3))
-    with path.open("ab") as file:
-        file.write(b'{"role":"user","content":"half')
-    os.utime(path, (1e9, 1e9))
+    left_unfinished(path, b'{"role":"user","content":"half')
     run(path, (Ours, "mark", 3))
     lines = path.read_bytes().split(b"\n")
     assert lines[3] == b'{"role":"user","content":"half'

@@ -32,6 +32,26 @@ async def mark(context: Any, mine: str) -> None:
     await context.append_message([Message(role="tool", content=mine, tool_call_id=mine)])
 
 
+async def answer(context: Any, mine: str) -> None:
+    """What kimi-cli does from a question to its answer, taking its time."""
+    await context.checkpoint(True)
+    await context.append_message(Message(role="user", content=mine))
+    await asyncio.sleep(0.002)
+    call = ToolCall(id=mine, function=ToolCall.FunctionBody(name="f", arguments="{}"))
+    await context.append_message(Message(role="assistant", content=mine, tool_calls=[call]))
+    await context.update_token_count(len(context.history))
+    await asyncio.sleep(0.002)
+    await context.append_message([Message(role="tool", content=mine, tool_call_id=mine)])
+    await context.checkpoint(True)
+    await context.append_message(Message(role="assistant", content=mine))
+
+
+async def turn(context: Any, mine: str) -> None:
+    """The same, in a turn."""
+    async with context.turn(mine, timeout=60):
+        await answer(context, mine)
+
+
 async def revert(context: Any, mine: str) -> None:
     """Set a checkpoint, write behind it, and go back there, unless somebody was faster."""
     await context.checkpoint(False)
@@ -48,7 +68,8 @@ async def work(session: Path, folder: Path, me: int, everybody: list[Any]) -> No
     context = {"ours": Ours, "theirs": Theirs}[kind](session)
     await context.restore()
     meet(folder / "meeting", name, len(everybody))
-    act = {"append": append, "mark": mark, "revert": revert}[job]
+    jobs = {"append": append, "mark": mark, "answer": answer, "turn": turn, "revert": revert}
+    act = jobs[job]
     for number in range(rounds):
         await act(context, f"{name}-{number}")
     truth = {"history": texts(context), "checkpoints": context.n_checkpoints}

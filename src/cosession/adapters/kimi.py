@@ -10,7 +10,9 @@
 3. kimi-cli never closes a context, and needn't: the file is let go of when the context is
    garbage, and nothing of ours keeps the interpreter from exiting.
 4. A `Session` belongs to one event loop. Awaited in another one, a context opens the file anew.
-5. Errors are those that kimi-cli's own class raises, with ours as their `__cause__`.
+5. Inside `turn()` the calls of one terminal stay together; `install` puts every run of kimi-cli's
+   agent into one. A turn that a dead terminal left is kept by whoever writes next.
+6. Errors are those that kimi-cli's own class raises, with ours as their `__cause__`.
 
 `docs/kimi.md` lists where it differs from kimi-cli's own class, and why.
 """
@@ -22,10 +24,10 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..codec import Broken
 from ..errors import (
@@ -35,10 +37,13 @@ from ..errors import (
     NotWritable,
     SessionMissing,
     StorageError,
+    TurnInterrupted,
     UnknownCheckpoint,
 )
 from ..messages import MessageCodec
+from ..records import Holder
 from ..session import Session
+from ._kimi_turn import Turn, around, keep_interrupted
 
 try:
     import kimi_cli  # noqa: F401 - only to see whether it is there
@@ -52,6 +57,8 @@ except ImportError as error:
 __all__ = ["Context", "install"]
 
 log = logging.getLogger("cosession")
+
+R = TypeVar("R")
 
 
 class Context:
@@ -67,6 +74,7 @@ class Context:
         self._handle: _Handle | None = None
         self._session: Session[Message] | None = None
         """The one that the properties show: the last one used."""
+        self._turn: Turn | None = None
         self._in_use = False
         """Whether the history came in by a call of ours: kimi-cli then refuses to restore."""
 
@@ -126,22 +134,13 @@ class Context:
     async def write_system_prompt(self, prompt: str) -> None:
         """Make this the system prompt, as the first record of the file."""
         with _errors_as_kimi_raises_them(self._file_backend):
-            session = await self._open()
-            # Terminals that start together all bring the same prompt: the first one writes it.
-            for _ in range(3):
-                await session.refresh()
-                if session.system_prompt == prompt:
-                    return
-                with suppress(Conflict):
-                    await session.set_system_prompt(prompt, expect=session.revision)
-                    return
-            await session.set_system_prompt(prompt)
+            await self._do(lambda session: _bring_system_prompt(session, prompt))
 
     async def checkpoint(self, add_user_message: bool) -> None:
         """Set a checkpoint, with a message that names it if asked for: both or neither."""
         then = _announcement() if add_user_message else None
         with _errors_as_kimi_raises_them(self._file_backend):
-            await (await self._open()).checkpoint(then=then)
+            await self._do(lambda session: session.checkpoint(then=then))
         self._in_use |= add_user_message
 
     async def revert_to(self, checkpoint_id: int) -> None:
@@ -156,7 +155,7 @@ class Context:
             raise ValueError(unknown)
         with _errors_as_kimi_raises_them(self._file_backend):
             try:
-                await (await self._open()).revert_to(checkpoint_id)
+                await self._do(lambda session: session.revert_to(checkpoint_id))
             except UnknownCheckpoint as error:
                 raise ValueError(unknown) from error
             except SessionMissing as error:
@@ -171,7 +170,7 @@ class Context:
         """
         with _errors_as_kimi_raises_them(self._file_backend):
             try:
-                await (await self._open()).clear()
+                await self._do(lambda session: session.clear())
             except SessionMissing as error:
                 raise RuntimeError("No available rotation path found") from error
 
@@ -179,19 +178,119 @@ class Context:
         """Append one message or several: all or none, and nothing in between."""
         messages = [message] if isinstance(message, Message) else list(message)
         with _errors_as_kimi_raises_them(self._file_backend):
-            await (await self._open()).append(messages)
+            await self._do(lambda session: session.append(messages))
         self._in_use |= bool(messages)
 
     async def update_token_count(self, token_count: int) -> None:
         """Record how many tokens the history takes."""
         with _errors_as_kimi_raises_them(self._file_backend):
-            await (await self._open()).record_usage(token_count)
+            await self._do(lambda session: session.record_usage(token_count))
+
+    # ---- turns ------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def turn(
+        self,
+        label: str = "",
+        *,
+        timeout: float | None = None,
+        on_wait: Callable[[Holder | None], object] | None = None,
+        on_request: Callable[[Holder], object] | None = None,
+    ) -> AsyncIterator[Turn]:
+        """Have the session to oneself for as long as the block lasts.
+
+            async with context.turn("answering", timeout=30):
+                await soul.run(question)
+
+        All that is called on this context in this event loop meanwhile is part of the turn, in
+        whichever task. What others wrote before shows in the properties right away. Their calls
+        wait for the end; their token counts, `restore` and reading don't. In a task that has the
+        turn already, or was made by one inside the block, this is that turn once more.
+
+        If the terminal that had the turn died, what it wrote is kept, with a result for each tool
+        call that had none, and a warning is logged that names the terminal.
+
+        Args:
+            label: What the turn is for. Others read it when they ask who has the turn.
+            timeout: Seconds to wait for others' turns; `None` waits, 0 tries once.
+            on_wait: Called after a second of waiting, with whoever has the turn (`None` if that
+                is not known), in place of a warning in the log. The turn is asked for then.
+            on_request: Called with whoever asks for the turn while this block has it, in place of
+                a line in the log. Nothing else comes of it: they wait for the end of the block,
+                or for the `hand_over` of the turn that it gives.
+
+        Raises:
+            TimeoutError: Somebody else had the turn all that time; its `holder` says who
+                (it is a `TurnTimeout`).
+
+        **Cancellation** of the wait leaves everything as it is. Inside the block it ends the
+        turn, behind what kimi-cli shields from it.
+
+        **Another event loop.** Calls on this context in another loop wait as other terminals do.
+        """
+        if (outer := self.current_turn) is not None:
+            yield outer
+            return
+        with _errors_as_kimi_raises_them(self._file_backend):
+            turn = Turn(
+                await self._open(),
+                label,
+                on_wait=on_wait or self._log_wait,
+                on_request=on_request or self._log_request,
+            )
+        outside = around.get()
+        try:
+            with _errors_as_kimi_raises_them(self._file_backend):
+                await turn.begin(timeout)
+            self._turn = turn
+            around.set((*outside, turn))
+            yield turn
+        finally:
+            around.set(outside)
+            try:
+                with _errors_as_kimi_raises_them(self._file_backend):
+                    await turn.end()
+            finally:
+                if self._turn is turn:
+                    self._turn = None
+
+    @property
+    def current_turn(self) -> Turn | None:
+        """The turn of this context that the calling task has, or was made in; `None` if none."""
+        turn = self._turn_in_this_loop
+        return turn if turn is not None and turn.is_on and turn in around.get() else None
+
+    @property
+    def _turn_in_this_loop(self) -> Turn | None:
+        turn = self._turn
+        return turn if turn is not None and turn.loop is asyncio.get_running_loop() else None
+
+    def _log_wait(self, holder: Holder | None) -> None:
+        who = holder or "another terminal"
+        log.warning("%s: waiting, because it is the turn of %s", self._file_backend, who)
+
+    def _log_request(self, holder: Holder) -> None:
+        log.info("%s: %s asks for the turn", self._file_backend, holder)
 
     # ---- the session behind it --------------------------------------------------------------
+
+    async def _do(self, change: Callable[[Session[Message]], Awaitable[R]]) -> R:
+        """Make a change, and decide before about a turn whose terminal died in it."""
+        if (turn := self.current_turn) is not None:
+            turn.writes(asyncio.current_task())
+        session = await self._open()
+        while True:
+            try:
+                return await change(session)
+            except TurnInterrupted:
+                await keep_interrupted(session)
 
     async def _open(self) -> Session[Message]:
         """The session for the running event loop, open."""
         loop = asyncio.get_running_loop()
+        if (turn := self._turn_in_this_loop) is not None:
+            self._session = turn.session  # another loop may have opened the file since
+            return self._session
         handle = self._handle
         if handle is None or handle.loop is not loop:
             handle = self._handle = _Handle(loop, self._file_backend)
@@ -293,6 +392,18 @@ def _errors_as_kimi_raises_them(path: Path) -> Iterator[None]:
         raise OSError(error.errno or errno.EIO, str(error), str(path)) from error
 
 
+async def _bring_system_prompt(session: Session[Message], prompt: str) -> None:
+    """Terminals that start together all bring the same prompt: the first one writes it."""
+    for _ in range(3):
+        await session.refresh()
+        if session.system_prompt == prompt:
+            return
+        with suppress(Conflict):
+            await session.set_system_prompt(prompt, expect=session.revision)
+            return
+    await session.set_system_prompt(prompt)
+
+
 def _has_content(path: Path) -> bool:
     try:
         return os.stat(path).st_size > 0
@@ -306,19 +417,23 @@ def _announcement() -> Callable[[int], Message]:
     return lambda number: Message(role="user", content=[system(f"CHECKPOINT {number}")])
 
 
-def install() -> None:
+def install(*, turns: bool = True) -> None:
     """Put `Context` in the place of kimi-cli's own, wherever kimi-cli has imported it or will.
 
     Only in this process: kimi-cli's that are started by it, or beside it, use their own.
 
+    Args:
+        turns: Whether each run of kimi-cli's agent is a turn, so that a question, its tool calls,
+            their results and the answer stay together. The last call decides.
+
     Raises:
-        ImportError: This kimi-cli's class has grown something that ours doesn't have.
+        ImportError: This kimi-cli has something that ours doesn't know. Nothing was changed.
     """
     import kimi_cli.soul.context
 
+    from . import _kimi_soul
+
     theirs = kimi_cli.soul.context.Context
-    if theirs is Context:
-        return
     unknown = sorted(
         name for name in vars(theirs) if not name.startswith("_") and not hasattr(Context, name)
     )
@@ -327,6 +442,10 @@ def install() -> None:
             f"this kimi-cli's Context has {', '.join(unknown)}, which cosession doesn't know yet: "
             "use kimi-cli 1.49.0, or its own Context"
         )
+    if turns:
+        _kimi_soul.put_into_turns()
+    else:
+        _kimi_soul.take_out_of_turns()
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == "kimi_cli" and vars(module).get("Context") is theirs:
             vars(module)["Context"] = Context
