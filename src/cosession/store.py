@@ -266,10 +266,12 @@ class Store:
 
     # ---- reading without the lock -----------------------------------------------------------
 
-    def look(self) -> bool:
+    def look(self, *, turn: int | None = None) -> bool:
         """Fold in what others wrote, without the lock. Tells whether all of the file was seen.
 
-        Where it wasn't, a change is under way, or was left over by a process that died, or a
+        With `turn`, no further than to where another turn than that one began, if one is on.
+
+        Where not all was seen, a change is under way, or was left over by a process that died, or a
         program that takes no lock replaced the file: `settle` sees the rest.
         """
         with self._mutex, self.lock.peeking() as peek, translated(self.path, "read the session"):
@@ -278,14 +280,16 @@ class Store:
                     return False
                 header = peek() if peek else None
                 torn = header is None and peek is not None and not peek.empty()
-                if not torn and (seen := self._look(header, peek)) is not None:
+                if not torn and (seen := self._look(header, peek, turn)) is not None:
                     return seen
                 time.sleep(0.0002 * 2**attempt)
             # The header stays unreadable or speaks of another file: the file itself counts.
             self._look(None, None)
             return False
 
-    def _look(self, header: Header | None, peek: Peek | None) -> bool | None:
+    def _look(
+        self, header: Header | None, peek: Peek | None, turn: int | None = None
+    ) -> bool | None:
         """One attempt; None if the header and the file that was found don't belong together."""
         self._follow_path()
         with self._data() as fd:
@@ -308,6 +312,10 @@ class Store:
             state = self._base(generation, identity, kept, size)
             if generation == 0 and _mark(fd, state.position) != self._view.mark:
                 state = State()
+            if header and turn is not None and header.turn not in (0, turn):
+                card = self.turns.read()
+                if card and card.token == header.turn and card.began.generation == generation:
+                    size = committed = max(state.position, card.began.position)
             for piece in files.read_lines(fd, state.position, committed):
                 state = state.fold(piece)
             if size > state.position and (header is None or header.intent is None):
