@@ -372,12 +372,25 @@ class Store:
 
     def turn_that_is_on(self) -> TurnCard | None:
         """The card of the turn that the header names, live or interrupted. Takes no lock."""
+        header = self._glimpse()
+        while header is not None and header.turn:
+            card = self.turns.read()
+            if card and card.token == header.turn:
+                return card
+            last, header = header, self._glimpse()
+            if header == last:  # otherwise it is over, and the card was that of the next one
+                return self._unknown_turn(header)
+        return None
+
+    def _glimpse(self) -> Header | None:
+        """The header, without the lock; a few looks if it is just being written."""
         with self.lock.peeking() as peek:
-            header = peek() if peek else None
-        if header is None or not header.turn:
-            return None
-        card = self.turns.read()
-        return card if card and card.token == header.turn else self._unknown_turn(header)
+            for _ in range(_LOOKS):
+                header = peek() if peek else None
+                if header is not None or peek is None or peek.empty():
+                    return header
+                time.sleep(0.0002)
+        return None
 
     # ---- settling, under the lock -----------------------------------------------------------
 
