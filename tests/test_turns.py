@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from aio.both import KINDS, Kind, opened, user
+from aio.both import KINDS, Kind, opened, resolve, user
 from cosession import (
     BlockingSession,
     Session,
@@ -238,6 +239,75 @@ async def test_a_turn_within_a_turn_of_the_same_task_is_refused(tmp_path: Path) 
                 pytest.fail("nobody is to get here")
 
 
+def test_a_holder_that_is_stopped_keeps_the_turn_and_goes_on_when_it_wakes(tmp_path: Path) -> None:
+    """SIGSTOP, a closed lid: others wait, are told for whom, and come behind it."""
+    if not hasattr(signal, "SIGSTOP"):
+        pytest.skip("this system can't stop a process")
+    path = tmp_path / "context.jsonl"
+    command = [sys.executable, "-c", TWO_RECORDS, str(path)]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder,
+        BlockingSession(path) as other,
+    ):
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"now\n"
+        holder.send_signal(signal.SIGSTOP)
+        with pytest.raises(TurnTimeout, match="stopped") as error:
+            other.append(user("x"), timeout=1.0)
+        assert error.value.holder is not None
+        assert error.value.holder.pid == holder.pid
+        assert other.interrupted is None
+        holder.send_signal(signal.SIGCONT)
+        holder.stdin.close()
+        other.append(user("x"), timeout=BOUND)
+        assert holder.wait(BOUND) == 0
+        assert [message.content for message in other.history] == ["a", "b", "x"]
+
+
+TWO_RECORDS = """
+import sys
+from cosession import BlockingSession
+with BlockingSession(sys.argv[1]) as session, session.turn("stopped") as turn:
+    turn.append({"role": "user", "content": "a"})
+    print("now", flush=True)
+    sys.stdin.read()
+    turn.append({"role": "user", "content": "b"})
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_others_see_how_far_a_turn_is_and_who_waits_for_it(
+    tmp_path: Path, kind: Kind
+) -> None:
+    """Who waits for longer than a moment is on the list, and off it when the wait is over."""
+    path = tmp_path / "context.jsonl"
+    async with Session(path) as holder, opened(kind, path) as other:
+        assert await other.call("turn_status") is None
+        await holder.append(user("before"))
+        async with holder.turn("answering") as turn:
+            await turn.append([user("a"), user("b")])
+            await turn.record_usage(1)
+            status = await other.call("turn_status")
+            assert (status.holder.operation, status.records) == ("answering", 3)
+            assert (status.began, status.waiting) == (turn.began, ())
+            waits = asyncio.ensure_future(other.append(user("c")))
+            async with Session(path) as third:
+                gives_up = asyncio.ensure_future(enter(third))
+                await soon(lambda: len(holder.waiting()) == 2)
+                assert {one.operation for one in holder.waiting()} == {"append", "a turn"}
+                assert {one.pid for one in holder.waiting()} == {os.getpid()}
+                gives_up.cancel()
+                await soon(lambda: len(holder.waiting()) == 1)
+            assert holder.terminals() == []
+            await holder.clear()
+            status = await other.call("turn_status")
+            assert (status.records, [one.operation for one in status.waiting]) == (None, ["append"])
+        await asyncio.wait_for(waits, BOUND)
+        await soon(lambda: holder.waiting() == [])
+        assert await other.call("turn_status") is None
+
+
 # ---- handing over ---------------------------------------------------------------------------
 
 
@@ -319,10 +389,6 @@ async def test_an_interrupted_turn_can_be_rolled_back_and_is_kept_in_a_rotated_f
         assert session.texts == ["before", "after"]
 
 
-async def resolve(value: Any) -> Any:
-    return await value if asyncio.iscoroutine(value) else value
-
-
 async def test_a_turn_survives_a_new_lock_file(tmp_path: Path) -> None:
     """If somebody removes the lock file, the turn's own lock still says whose turn it is."""
     path = tmp_path / "context.jsonl"
@@ -363,6 +429,36 @@ def test_a_child_forked_in_a_turn_has_no_part_in_it(tmp_path: Path) -> None:
             turn.append(user("c"))
         other.append(user("d"), timeout=0)
         assert [message.content for message in other.history] == ["a", "c", "d"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_interrupted_turn_that_replaced_the_file_can_be_rolled_back(
+    tmp_path: Path, kind: Kind
+) -> None:
+    """What the turn found is in a rotated file, and comes back from there."""
+    path = tmp_path / "context.jsonl"
+    async with opened(kind, path) as session:
+        await session.append([user("before"), user("too")])
+        before = path.read_bytes()
+        command = [sys.executable, "-c", CLEARS_AND_DIES, str(path)]
+        assert subprocess.run(command, timeout=BOUND, check=False).returncode == 9
+        await session.call("refresh")
+        assert session.texts == ["summary"]
+        await resolve(session.session.interrupted.roll_back())
+        assert path.read_bytes() == before
+        assert session.texts == ["before", "too"]
+        assert session.session.interrupted is None
+
+
+CLEARS_AND_DIES = """
+import os, sys
+from cosession import BlockingSession
+with BlockingSession(sys.argv[1]) as session, session.turn("compacting") as turn:
+    turn.append({"role": "user", "content": "compact this"})
+    session.clear()
+    turn.append({"role": "user", "content": "summary"})
+    os._exit(9)
+"""
 
 
 # ---- many processes -------------------------------------------------------------------------

@@ -32,8 +32,10 @@ from .errors import (
     TurnOver,
     TurnTimeout,
     UnknownCheckpoint,
+    UnknownRevision,
+    UnknownRotation,
 )
-from .records import Damage, Holder, Repair, Revision, TurnCard
+from .records import Damage, Fork, Holder, Repair, Revision, TurnCard, TurnStatus
 
 if TYPE_CHECKING:
     from .blocking import BlockingSession
@@ -46,6 +48,7 @@ __all__ = [
     "CosessionError",
     "Damage",
     "FileBusy",
+    "Fork",
     "HardLinked",
     "Holder",
     "InvalidMessage",
@@ -66,8 +69,11 @@ __all__ = [
     "TurnHeld",
     "TurnInterrupted",
     "TurnOver",
+    "TurnStatus",
     "TurnTimeout",
     "UnknownCheckpoint",
+    "UnknownRevision",
+    "UnknownRotation",
 ]
 
 __version__ = "0.1.0"

@@ -12,25 +12,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from . import _fork
+from . import _fork, files, lineage
 from .codec import encode_system_prompt, encode_usage
 from .commits import CommitQueue
-from .edits import Add, AddCheckpoint, Clear, RevertTo, SetSystemPrompt, Step
+from .edits import Add, AddCheckpoint, Clear, CutTo, Restore, RevertTo, SetSystemPrompt, Step
 from .errors import (
     InvalidMessage,
     ReadOnlySession,
     SessionClosed,
     TurnHeld,
     TurnTimeout,
+    UnknownCheckpoint,
+    UnknownRevision,
+    UnknownRotation,
 )
 from .files import translated
-from .records import Damage, Holder, Outcome, Repair, Revision, TurnCard
+from .records import Damage, Fork, Holder, Outcome, Repair, Revision, TurnCard, TurnStatus
 from .state import History, State
 from .store import Request, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
+    from typing import Self
 
     from pydantic import TypeAdapter
 
@@ -43,6 +47,7 @@ INTERRUPTED = "No result: the program that made this call ended before it had on
 
 Durability = Literal["process", "power"]
 DuringTurn = Literal["wait", "raise"]
+OnConflict = Literal["raise", "rebase", "fork"]
 
 
 class SessionBase(Generic[T]):
@@ -84,6 +89,13 @@ class SessionBase(Generic[T]):
             read_only=read_only,
             lock_dir=lock_dir,
         )
+        self._options: dict[str, Any] = {
+            "message_type": message_type,
+            "durability": durability,
+            "read_only": read_only,
+            "lock_dir": lock_dir,
+            "during_turn": during_turn,
+        }
         self._during_turn = during_turn
         self._turn = 0
         """The number of the turn that this object has; 0 if it has none."""
@@ -221,6 +233,20 @@ class SessionBase(Generic[T]):
 
         return terminals(self._store.path)
 
+    def waiting(self) -> list[Holder]:
+        """Who waits for the turn for longer than a moment, the longest waiting first."""
+        from .presence import terminals
+
+        return terminals(self._store.path, kind="waiting")
+
+    def _turn_status(self) -> TurnStatus | None:
+        card = self._store.turn_that_is_on()
+        if card is None or not self._store.turns.held():
+            return None
+        same = card.began.generation == self._store.generation
+        records = self._store.state.count_since(card.began.position) if same else None
+        return TurnStatus(card.holder, card.began, records, tuple(self.waiting()))
+
     def _turn_held(self) -> TurnHeld:
         return TurnHeld(self._store.path, self.holder)
 
@@ -254,10 +280,66 @@ class SessionBase(Generic[T]):
             raise ReadOnlySession(self._store.path)
         if expect is not None and not isinstance(expect, Revision):
             raise TypeError(f"expect is a Revision, not {type(expect).__name__}")
-        return Request(name, steps, expect, turn=self._turn)
+        return Request(name, steps, expect, turn=self._turn, decode=self._decode)
 
     def _usage_request(self, token_count: int, expect: Revision | None) -> Request:
         return replace(self._request("record usage", expect, usage(token_count)), any_time=True)
+
+    def _decode(self, lines: Sequence[bytes]) -> Sequence[Any]:
+        return self._codec.decode(lines)
+
+    def _expectation(self, expect: Revision | None, on_conflict: OnConflict) -> Revision | None:
+        """What a request expects under this policy."""
+        if on_conflict not in ("raise", "rebase", "fork"):
+            raise ValueError(
+                f"on_conflict must be 'raise', 'rebase' or 'fork', not {on_conflict!r}"
+            )
+        return None if on_conflict == "rebase" else expect
+
+    def _restoring(self, number: int) -> Restore:
+        """The step that brings a rotated file back. Looks at the folder."""
+        with translated(self._store.path, "look for the rotated file"):
+            known = dict(files.rotations(self._store.path))
+            if number not in known:
+                raise UnknownRotation(self._store.path, number, tuple(known))
+            return Restore(known[number], os.stat(known[number]).st_size)
+
+    def _back_to(self, began: Revision) -> CutTo | Restore:
+        """The step that takes the session back to where a turn began."""
+        if began.generation == self.revision.generation:
+            return CutTo(began.position)
+        # The turn itself has replaced the file: the one that it found is a rotated one.
+        source = lineage.file_of(self._store.path, began)
+        if source is None:
+            raise UnknownRevision(self._store.path, began, "no file is known to hold it")
+        return Restore(source, began.position)
+
+    def _fork_now(
+        self,
+        path: str | os.PathLike[str] | None,
+        at: int | Revision | None,
+        lines: Sequence[bytes] = (),
+    ) -> Fork:
+        from . import transfer
+
+        return transfer.fork(self._store, path, self._as_revision(at), lines)
+
+    def _as_revision(self, at: int | Revision | None) -> Revision:
+        if isinstance(at, Revision):
+            return at
+        revision, state = self.revision, self._store.state
+        if at is None:
+            return revision
+        offset = state.checkpoint_offset(at)
+        if offset is None:
+            raise UnknownCheckpoint(self._store.path, at, state.checkpoints())
+        return Revision(revision.generation, offset)
+
+    def _on(self, fork: Fork) -> Self:
+        """A session like this one on a fork of it."""
+        session = type(self)(fork.path, create=False, **self._options)
+        session._codec_ = self._codec_
+        return session
 
     def _closing(self, began: Revision) -> Add:
         """Results for the tool calls since then that have none, saying so; encoded."""

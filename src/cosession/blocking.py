@@ -16,11 +16,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ._base import (
     Durability,
     DuringTurn,
+    OnConflict,
     SessionBase,
     Transaction,
     rotated_path,
@@ -28,9 +29,9 @@ from ._base import (
 )
 from .commits import CommitQueue, Operation, insist, tries_once
 from .edits import Clear, RevertTo
-from .errors import SessionClosed, TurnHeld, TurnOver
+from .errors import Conflict, SessionClosed, TurnHeld, TurnOver
 from .files import translated
-from .records import Holder, Outcome, Revision
+from .records import Fork, Holder, Outcome, Revision, TurnStatus
 from .store import Request
 from .turn import BlockingInterruptedTurn, BlockingTurn
 from .turn_lock import Ticket, TurnLock
@@ -115,16 +116,42 @@ class BlockingSession(SessionBase[T], Generic[T]):
 
     # ---- changing the session ---------------------------------------------------------------
 
+    @overload
+    def append(
+        self,
+        messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]],
+        *,
+        timeout: float | None = ...,
+        expect: Revision | None = ...,
+        on_conflict: Literal["raise", "rebase"] = ...,
+    ) -> Revision: ...
+    @overload
+    def append(
+        self,
+        messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]],
+        *,
+        timeout: float | None = ...,
+        expect: Revision | None = ...,
+        on_conflict: OnConflict,
+    ) -> Revision | Fork: ...
     def append(
         self,
         messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]],
         *,
         timeout: float | None = None,
         expect: Revision | None = None,
-    ) -> Revision:
+        on_conflict: OnConflict = "raise",
+    ) -> Revision | Fork:
         """Append one message, or a list of them: all or none, and nothing in between."""
-        request = self._request("append", expect, self._add(messages))
-        return self._perform(request, timeout).revision
+        add = self._add(messages)
+        request = self._request("append", self._expectation(expect, on_conflict), add)
+        try:
+            return self._perform(request, timeout).revision
+        except Conflict as conflict:
+            if on_conflict != "fork":
+                raise
+            left = conflict.yours
+        return self._fork_now(None, left, add.lines)
 
     def checkpoint(
         self,
@@ -164,6 +191,22 @@ class BlockingSession(SessionBase[T], Generic[T]):
         """Drop everything; where the old file was kept, if there was anything in it."""
         return rotated_path(self._perform(self._request("clear", expect, Clear()), timeout))
 
+    def restore(
+        self, number: int, *, timeout: float | None = None, expect: Revision | None = None
+    ) -> Path:
+        """Bring a rotated file back; where the file was kept that was there before."""
+        request = self._request("restore", expect, self._restoring(number))
+        rotated = rotated_path(self._perform(request, timeout))
+        assert rotated is not None
+        return rotated
+
+    def fork(
+        self, path: str | os.PathLike[str] | None = None, *, at: int | Revision | None = None
+    ) -> Fork:
+        """Make a new session of this one's beginning. Waits for nobody, changes nothing here."""
+        self._open_queue()
+        return self._fork_now(path, at)
+
     @contextmanager
     def transaction(
         self, *, timeout: float | None = None, expect: Revision | None = None
@@ -177,15 +220,34 @@ class BlockingSession(SessionBase[T], Generic[T]):
     # ---- turns ------------------------------------------------------------------------------
 
     @contextmanager
-    def turn(self, label: str = "", *, timeout: float | None = None) -> Iterator[BlockingTurn[T]]:
+    def turn(
+        self,
+        label: str = "",
+        *,
+        timeout: float | None = None,
+        expect: Revision | None = None,
+        on_conflict: OnConflict = "raise",
+    ) -> Iterator[BlockingTurn[T]]:
         """Have the session to oneself, from the first to the last record of the block.
 
         Everything that this object writes meanwhile, on any thread, is part of the turn.
         """
-        turn = BlockingTurn(self, label)
+        turn = BlockingTurn(self, label, self._expectation(expect, on_conflict))
         if self._turn_owner == threading.get_ident():
             raise TurnOver(f"{self.path}: this thread has the turn already")
-        self._begin_turn(turn, timeout)
+        left: Revision | None = None
+        try:
+            self._begin_turn(turn, timeout)
+        except Conflict as conflict:
+            if on_conflict != "fork":
+                raise
+            left = conflict.yours
+        if left is not None:
+            fork = self.fork(at=left)
+            with self._on(fork) as session, session.turn(label) as turn:
+                turn.fork = fork
+                yield turn
+            return
         self._turn_owner = threading.get_ident()
         try:
             yield turn
@@ -203,6 +265,11 @@ class BlockingSession(SessionBase[T], Generic[T]):
         """Ask whoever has the turn to hand it over; whom that is, or `None` if nobody has it."""
         return self._ask_for_turn(label)
 
+    def turn_status(self) -> TurnStatus | None:
+        """The turn that is on: whose it is, how far it is, who waits; `None` if there is none."""
+        self.refresh()
+        return self._turn_status()
+
     def _begin_turn(
         self,
         turn: BlockingTurn[T],
@@ -210,7 +277,7 @@ class BlockingSession(SessionBase[T], Generic[T]):
         *,
         behind: Callable[[], bool] | None = None,
     ) -> None:
-        lock = self._turn_lock(timeout, behind=behind)
+        lock = self._turn_lock(turn._label or "a turn", timeout, behind=behind)
         try:
             outcome = self._commit(turn._begin_request(lock), timeout)
         except BaseException:
@@ -230,18 +297,18 @@ class BlockingSession(SessionBase[T], Generic[T]):
             turn._is_over()
 
     def _settle_turn(self, request: Request, timeout: float | None) -> Outcome:
-        lock = self._turn_lock(timeout)
+        lock = self._turn_lock(request.name, timeout)
         try:
             return self._commit(request, timeout)
         finally:
             lock.close()
 
     def _turn_lock(
-        self, timeout: float | None, *, behind: Callable[[], bool] | None = None
+        self, label: str, timeout: float | None, *, behind: Callable[[], bool] | None = None
     ) -> TurnLock:
         """Wait for the turn's lock."""
         began = time.monotonic()
-        ticket = Ticket(self._store.turns.handle())
+        ticket = Ticket(self._store.turns.handle(), label)
         try:
             with translated(self._store.turns.path, "take the turn"):
                 if behind is None and ticket.try_now():
@@ -310,7 +377,7 @@ class BlockingSession(SessionBase[T], Generic[T]):
         except TurnHeld:
             if self._during_turn == "raise" or tries_once(timeout):
                 raise
-        lock = self._turn_lock(timeout)
+        lock = self._turn_lock(request.name, timeout)
         try:
             return self._commit(replace(request, alone=True), timeout)
         finally:

@@ -19,7 +19,7 @@ class Appended:
 
     records: tuple[Any, ...]
     """In their order: messages of the session's type; `Checkpoint`, `Usage`, `SystemPrompt` and
-    `Unknown` for records of other kinds; `Damage` for lines that hold none.
+    `Origin` and `Unknown` for records of other kinds; `Damage` for lines that hold none.
     """
     revision: Revision
 

@@ -42,6 +42,16 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The records before this one were copied from another session, which this one is a fork of."""
+
+    parent: str
+    """The other session's file: a name in the same folder, or a path."""
+    at: str
+    """The revision at which it was left."""
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown:
     """An object of another program's: kept as it is, means nothing to us."""
 
@@ -53,7 +63,7 @@ class Broken:
     reason: str
 
 
-Record = MessageLine | SystemPrompt | Usage | Checkpoint | Unknown | Broken
+Record = MessageLine | SystemPrompt | Usage | Checkpoint | Origin | Unknown | Broken
 
 
 def is_plain(line: bytes) -> bool:
@@ -83,6 +93,8 @@ def classify(line: bytes) -> Record | None:
             return Checkpoint(number)
         case {"role": "_usage", "token_count": int()} | {"role": "_checkpoint", "id": int()}:
             return Broken("a number of more than 63 bits")
+        case {"role": "_fork", "parent": str(parent), "at": str(at)}:
+            return Origin(parent, at)
         case {"role": "_system_prompt" | "_usage" | "_checkpoint" as role}:
             return Broken(f"a {role} record without its value")
         case {"role": str(role)} if not role.startswith("_"):
@@ -125,6 +137,11 @@ def encode_usage(token_count: int) -> bytes:
 
 def encode_checkpoint(number: int) -> bytes:
     return _encode({"role": "_checkpoint", "id": number})
+
+
+def encode_origin(parent: str, at: str) -> bytes:
+    """With a `content`, since kimi-cli skips a record that it doesn't know only if it has one."""
+    return _encode({"role": "_fork", "content": "", "parent": parent, "at": at})
 
 
 def _encode(record: dict[str, object]) -> bytes:

@@ -58,7 +58,16 @@ class Clear:
     """Drop everything."""
 
 
-Step = Add | AddCheckpoint | SetSystemPrompt | RevertTo | CutTo | Clear
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Take the beginning of another file, a rotated one, in place of everything. Stands alone."""
+
+    source: str
+    stop: int
+    """How many of its bytes."""
+
+
+Step = Add | AddCheckpoint | SetSystemPrompt | RevertTo | CutTo | Clear | Restore
 Range = tuple[int, int]
 
 
@@ -77,11 +86,13 @@ class Edit:
     checkpoints: tuple[int, ...]
     state: State
     """What an append leads to; for a replacement, as much as is known without the bytes."""
+    source: str = ""
+    """The file that the ranges are of, if not the old one."""
 
     @property
     def kept(self) -> int:
         """How many bytes at the start the old and the new file have in common."""
-        if self.front or not self.ranges or self.ranges[0][0] != 0:
+        if self.front or self.source or not self.ranges or self.ranges[0][0] != 0:
             return 0
         return self.ranges[0][1]
 
@@ -92,6 +103,9 @@ def plan_edit(state: State, steps: Sequence[Step], *, path: str = "") -> Edit:
     Raises:
         UnknownCheckpoint: A step reverts to a checkpoint that isn't there at that point.
     """
+    match list(steps):
+        case [Restore(source, stop)]:
+            return Edit(b"", ((0, stop),), (), True, (), State(), source)
     # `draft` is the old file and the new lines behind it, as if the front never changed: offsets
     # in it are offsets in the old file up to `kept`, and in the new lines from there on.
     draft, kept = state, state.position

@@ -7,7 +7,8 @@ who is in the way, and what to do next.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .records import Holder, Revision, TurnCard
@@ -63,18 +64,32 @@ class Conflict(CosessionError):
     """Messages came in since the revision that the caller expected; nothing was changed."""
 
     def __init__(
-        self, path: str, yours: Revision, current: Revision, new_messages: int | None
+        self,
+        path: str,
+        yours: Revision,
+        current: Revision,
+        new_messages: int | None,
+        records: Callable[[], tuple[Any, ...]] = tuple,
     ) -> None:
         self.path = path
         self.yours = yours
         self.current = current
         self.new_messages = new_messages
         """How many messages came in; `None` if the file was replaced (revert, clear, …)."""
+        self._records = records
         what = "it was rewritten" if new_messages is None else f"{new_messages} new message(s)"
         super().__init__(
             f"{path}: expected revision {yours}, but the session is at {current} ({what}). "
             "Nothing was changed: look at the new history, then append again or fork."
         )
+
+    @property
+    def new_records(self) -> tuple[Any, ...]:
+        """The records that came in, in their order, as `Appended.records` has them.
+
+        If the file was replaced, all that it holds now. They are decoded when this is asked for.
+        """
+        return self._records()
 
 
 class UnknownCheckpoint(CosessionError, LookupError):
@@ -90,6 +105,28 @@ class UnknownCheckpoint(CosessionError, LookupError):
             f"{path}: the session has no checkpoint {checkpoint}; {have}. "
             "Another terminal may have reverted past it."
         )
+
+
+class UnknownRevision(CosessionError, LookupError):
+    """No file that is there holds the session as it was at that revision; nothing was changed."""
+
+    def __init__(self, path: str, revision: Revision, reason: str) -> None:
+        self.path = path
+        self.revision = revision
+        self.reason = reason
+        super().__init__(f"{path}: the session can't be had as of revision {revision}: {reason}")
+
+
+class UnknownRotation(CosessionError, LookupError):
+    """The session has no rotated file of that number; nothing was changed."""
+
+    def __init__(self, path: str, number: int, known: tuple[int, ...]) -> None:
+        self.path = path
+        self.number = number
+        self.known = known
+        """The numbers of the rotated files that there are."""
+        have = f"it has {_ranges(known)}" if known else "it has none"
+        super().__init__(f"{path}: the session has no rotated file {number}; {have}")
 
 
 # ---- mend the call --------------------------------------------------------------------------

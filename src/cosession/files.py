@@ -211,7 +211,44 @@ def copy_range(source: int, target: int, start: int, stop: int) -> None:
         start += len(piece)
 
 
+def end_line(fd: int) -> None:
+    """Append a newline to a file that is open for appending, unless it ends with one."""
+    size = os.fstat(fd).st_size
+    if size and _platform.pread(fd, 1, size - 1) != b"\n":
+        write_all(fd, b"\n")
+
+
+def common_lines(one: int, two: int) -> int:
+    """How many bytes two open files have in common at their starts, in whole lines."""
+    position = 0
+    while piece := _platform.pread(one, _COPY_CHUNK, position):
+        other = _platform.pread(two, _COPY_CHUNK, position)
+        same = _common(piece, other)
+        if same < len(piece):
+            return last_line_end(one, 0, position + same)
+        position += same
+    return last_line_end(one, 0, position)
+
+
+def _common(one: bytes, two: bytes) -> int:
+    """How many bytes two pieces have in common at their starts, by halving."""
+    low, high = 0, min(len(one), len(two))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == two[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
 # ---- rotated files --------------------------------------------------------------------------
+
+
+def rotated_name(path: str, number: int) -> str:
+    """The path of a session's rotated file."""
+    stem, suffix = os.path.splitext(path)
+    return f"{stem}_{number}{suffix}"
 
 
 def rotations(path: str) -> list[tuple[int, str]]:
@@ -235,9 +272,8 @@ def keep_old(path: str, fd: int, status: os.stat_result) -> str:
     """
     taken = rotations(path)
     number = taken[-1][0] + 1 if taken else 1
-    stem, suffix = os.path.splitext(path)
     while True:
-        rotated = f"{stem}_{number}{suffix}"
+        rotated = rotated_name(path, number)
         try:
             os.link(path, rotated, follow_symlinks=False)
             return rotated
@@ -249,6 +285,24 @@ def keep_old(path: str, fd: int, status: os.stat_result) -> str:
             if _copied(path, fd, status, rotated):
                 return rotated
             number += 1
+
+
+def put_in_place(temporary: str, path: str) -> None:
+    """Give a finished temporary file its name, which must not be in use.
+
+    Raises:
+        FileExistsError: It is.
+    """
+    try:
+        os.link(temporary, path, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except (NotImplementedError, OSError):
+        if os.path.lexists(path):  # POSIX renames over what is there
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
+        os.rename(temporary, path)
+    else:
+        os.unlink(temporary)
 
 
 def _copied(path: str, fd: int, status: os.stat_result, rotated: str) -> bool:

@@ -24,6 +24,7 @@ from .codec import (
     Broken,
     Checkpoint,
     MessageLine,
+    Origin,
     Record,
     SystemPrompt,
     Unknown,
@@ -42,7 +43,9 @@ if TYPE_CHECKING:
 
     from .messages import Message, MessageCodec
 
-Kind = Literal["message", "system prompt", "usage", "checkpoint", "unknown", "blank", "damaged"]
+Kind = Literal[
+    "message", "system prompt", "usage", "checkpoint", "fork", "unknown", "blank", "damaged"
+]
 
 _BATCH = 512
 """Lines that are decoded in one go."""
@@ -52,6 +55,7 @@ _KINDS: dict[type[Record], Kind] = {
     SystemPrompt: "system prompt",
     Usage: "usage",
     Checkpoint: "checkpoint",
+    Origin: "fork",
     Unknown: "unknown",
     Broken: "damaged",
 }

@@ -1,32 +1,39 @@
-"""Which terminals are on a session: a lock for each, so that a dead one is off the list at once.
+"""Which terminals are on a session, and which of them wait for their turn.
 
-1. Beside the session is a folder with two files for each terminal: one that is locked for as long
-   as it is present, and a card that says who it is. (One file would not do: on Windows what is
-   locked can't be read.)
+1. Beside the session is a folder with two files for each entry of these lists: one that is locked
+   for as long as the entry holds, and a card that says who it is. (One file would not do: on
+   Windows what is locked can't be read.) So a dead terminal is off the list at once.
 2. The lock is the kernel's, by way of `portalocker`, whose pace is a person's. A file that can be
    locked belongs to nobody alive, and is removed by whoever finds it.
-3. It is a list for people. Nothing else here depends on it.
+3. They are lists for people. Nothing else here depends on them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from . import _fork, _platform, files
+from .card import from_json, own_card, to_json
+from .errors import CosessionError
 from .files import translated
 from .records import Holder
 
 if TYPE_CHECKING:
     from io import BufferedRandom
 
+Kind = Literal["present", "waiting"]
+
 _NEWBORN = 5.0
 """Seconds for which a file that isn't locked yet is left alone."""
+
+_WORTH_TELLING = 0.25
+"""Seconds of waiting after which a terminal is on the list of those who wait."""
 
 
 def folder_of(path: str | os.PathLike[str]) -> str:
@@ -35,7 +42,9 @@ def folder_of(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def present(path: str | os.PathLike[str], label: str = "") -> Iterator[None]:
+def present(
+    path: str | os.PathLike[str], label: str = "", *, kind: Kind = "present"
+) -> Iterator[None]:
     """Be on the list of a session's terminals for as long as the block lasts.
 
     **Crash.** Off the list at once. **Fork.** A child is not on it.
@@ -47,7 +56,7 @@ def present(path: str | os.PathLike[str], label: str = "") -> Iterator[None]:
     name = os.path.join(folder, f"{os.getpid()}-{os.urandom(4).hex()}")
     with translated(folder, "register this terminal"):
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        _write_card(f"{name}.json", label)
+        _write_card(f"{name}.json", label, kind)
         lock = _Locked(f"{name}.lock")
     try:
         yield
@@ -56,14 +65,30 @@ def present(path: str | os.PathLike[str], label: str = "") -> Iterator[None]:
         _remove(name)
 
 
-def terminals(path: str | os.PathLike[str]) -> list[Holder]:
-    """The terminals that are on a session now, the longest there first."""
+def list_as_waiting(path: str, label: str, *, until: threading.Event) -> None:
+    """Be on the list of those who wait for a turn, if that lasts longer than a moment.
+
+    On a thread of its own, since the caller's is going to sleep in the kernel. Never fails: where
+    the list can't be written to, one who waits isn't on it.
+    """
+
+    def register() -> None:
+        if not until.wait(_WORTH_TELLING):
+            with suppress(CosessionError, OSError), present(path, label, kind="waiting"):
+                until.wait()
+
+    with suppress(RuntimeError):  # no thread can be had
+        threading.Thread(target=register, name="cosession-waiting", daemon=True).start()
+
+
+def terminals(path: str | os.PathLike[str], *, kind: Kind = "present") -> list[Holder]:
+    """The live terminals on a session's list, the longest there first."""
     folder = folder_of(path)
     try:
         names = [name for name in os.listdir(folder) if name.endswith(".lock")]
     except FileNotFoundError:
         return []
-    found = [_look(os.path.join(folder, name).removesuffix(".lock")) for name in names]
+    found = [_look(os.path.join(folder, name).removesuffix(".lock"), kind) for name in names]
     return sorted((card for card in found if card), key=lambda card: card.since)
 
 
@@ -92,7 +117,7 @@ class _Locked:
             file.close()
 
 
-def _look(name: str) -> Holder | None:
+def _look(name: str, kind: Kind) -> Holder | None:
     """The card of a terminal that is there; what one that isn't left behind is removed."""
     import portalocker
 
@@ -102,7 +127,7 @@ def _look(name: str) -> Holder | None:
             try:
                 portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
             except portalocker.LockException:
-                return _read_card(f"{name}.json")
+                return _read_card(f"{name}.json", kind)
             portalocker.unlock(file)
     except OSError:
         return None
@@ -117,15 +142,8 @@ def _remove(name: str) -> None:
             os.unlink(name + suffix)
 
 
-def _write_card(path: str, label: str) -> None:
-    card = {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "user": _platform.user(),
-        "terminal": _platform.terminal(),
-        "operation": label,
-        "since": time.time(),
-    }
+def _write_card(path: str, label: str, kind: Kind) -> None:
+    card = to_json(own_card(label)) | {"kind": kind}
     fd = _platform.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         files.write_all(fd, json.dumps(card).encode())
@@ -133,17 +151,10 @@ def _write_card(path: str, label: str) -> None:
         os.close(fd)
 
 
-def _read_card(path: str) -> Holder | None:
+def _read_card(path: str, kind: Kind) -> Holder | None:
     try:
         with open(path, "rb") as file:
             card = json.load(file)
-        return Holder(
-            int(card["pid"]),
-            str(card["host"]),
-            str(card["user"]),
-            str(card["terminal"]),
-            str(card["operation"]),
-            float(card["since"]),
-        )
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError):
         return None
+    return from_json(card) if isinstance(card, dict) and card.get("kind") == kind else None

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -99,6 +103,33 @@ class TurnCard:
     """Where the session stood when it began."""
     token: int
     """Which turn: a later one has another number."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStatus:
+    """A turn that is on, as others see it."""
+
+    holder: Holder
+    """Who has it: `operation` is its label, `since` when it began."""
+    began: Revision
+    """Where the session stood when it began."""
+    records: int | None
+    """How many records have come in since; `None` if the turn has replaced the file."""
+    waiting: tuple[Holder, ...]
+    """Who waits for it for longer than a moment, the longest waiting first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Another session, made from this one's beginning."""
+
+    path: Path
+    parent: Path
+    """The session that it was made from."""
+    at: Revision
+    """Where it left the parent."""
+    revision: Revision
+    """Where it stands itself, before anybody has opened it."""
 
 
 @dataclass(frozen=True, slots=True)

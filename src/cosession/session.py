@@ -20,11 +20,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from ._base import (
     Durability,
     DuringTurn,
+    OnConflict,
     SessionBase,
     Transaction,
     rotated_path,
@@ -32,9 +33,9 @@ from ._base import (
 )
 from .commits import CommitQueue, Operation, tries_once
 from .edits import Clear, RevertTo
-from .errors import CosessionError, SessionClosed, TurnHeld, TurnOver
+from .errors import Conflict, CosessionError, SessionClosed, TurnHeld, TurnOver
 from .files import translated
-from .records import Holder, Outcome, Revision
+from .records import Fork, Holder, Outcome, Revision, TurnStatus
 from .store import Request
 from .turn import InterruptedTurn, Turn
 from .turn_lock import Ticket, TurnLock
@@ -143,17 +144,44 @@ class Session(SessionBase[T], Generic[T]):
 
     # ---- changing the session ---------------------------------------------------------------
 
+    @overload
+    async def append(
+        self,
+        messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]],
+        *,
+        timeout: float | None = ...,
+        expect: Revision | None = ...,
+        on_conflict: Literal["raise", "rebase"] = ...,
+    ) -> Revision: ...
+    @overload
+    async def append(
+        self,
+        messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]],
+        *,
+        timeout: float | None = ...,
+        expect: Revision | None = ...,
+        on_conflict: OnConflict,
+    ) -> Revision | Fork: ...
     async def append(
         self,
         messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]],
         *,
         timeout: float | None = None,
         expect: Revision | None = None,
-    ) -> Revision:
+        on_conflict: OnConflict = "raise",
+    ) -> Revision | Fork:
         """Append one message, or a list of them: all or none, and nothing in between.
 
+        Args:
+            messages: Instances of the session's message type, or what makes them.
+            timeout: Seconds to wait for other processes; `None` waits, 0 tries once.
+            expect: What the caller knows. Messages of others that came in since are a conflict;
+                token counts are none, and inside a turn neither is what the turn has written.
+            on_conflict: `"raise"` raises `Conflict`, `"rebase"` appends behind what came in, and
+                `"fork"` writes a new session instead: what there was at `expect`, then these.
+
         Returns:
-            Where the session stands right behind them.
+            Where the session stands right behind them; the `Fork`, if it came to that.
 
         Raises:
             InvalidMessage: One of them can't be stored. Nothing was written.
@@ -161,8 +189,15 @@ class Session(SessionBase[T], Generic[T]):
             Conflict: Messages came in since `expect`. Nothing was written.
             StorageError: The system refuses. What was half done has been undone.
         """
-        request = self._request("append", expect, self._add(messages))
-        return (await self._perform(request, timeout)).revision
+        add = self._add(messages)
+        request = self._request("append", self._expectation(expect, on_conflict), add)
+        try:
+            return (await self._perform(request, timeout)).revision
+        except Conflict as conflict:
+            if on_conflict != "fork":
+                raise
+            left = conflict.yours
+        return await self._fork_uncancelled(None, left, add.lines)
 
     async def checkpoint(
         self,
@@ -224,6 +259,53 @@ class Session(SessionBase[T], Generic[T]):
         """
         return rotated_path(await self._perform(self._request("clear", expect, Clear()), timeout))
 
+    async def restore(
+        self, number: int, *, timeout: float | None = None, expect: Revision | None = None
+    ) -> Path:
+        """Bring a rotated file back, as the session's new generation: the undo of a revert.
+
+        Args:
+            number: Which: 3 for `context_3.jsonl`. The rotated file itself stays as it is.
+
+        Returns:
+            Where the file was kept that was there before.
+
+        Raises:
+            UnknownRotation: There is no such file.
+        """
+        step = await asyncio.to_thread(self._restoring, number)
+        request = self._request("restore", expect, step)
+        rotated = rotated_path(await self._perform(request, timeout))
+        assert rotated is not None
+        return rotated
+
+    async def fork(
+        self, path: str | os.PathLike[str] | None = None, *, at: int | Revision | None = None
+    ) -> Fork:
+        """Make a new session of this one's beginning. Waits for nobody, and changes nothing here.
+
+        Args:
+            path: The new session's file; without it `context.fork-1.jsonl` or the next free number.
+            at: Up to where: a checkpoint (without it, as `revert_to` has it), a revision, also one
+                before a revert, or, by default, what `history` shows.
+
+        Raises:
+            UnknownCheckpoint: The session has no such checkpoint (any more).
+            UnknownRevision: No file holds the session as of that revision.
+            StorageError: The path is taken, or the system refuses. Nothing of a fork stays.
+        """
+        return await self._fork_uncancelled(path, at)
+
+    async def _fork_uncancelled(
+        self,
+        path: str | os.PathLike[str] | None,
+        at: int | Revision | None,
+        lines: Sequence[bytes] = (),
+    ) -> Fork:
+        self._open_queue()
+        fork: Fork = await _uncancelled(asyncio.to_thread(self._fork_now, path, at, lines))
+        return fork
+
     @asynccontextmanager
     async def transaction(
         self, *, timeout: float | None = None, expect: Revision | None = None
@@ -238,7 +320,12 @@ class Session(SessionBase[T], Generic[T]):
 
     @asynccontextmanager
     async def turn(
-        self, label: str = "", *, timeout: float | None = None
+        self,
+        label: str = "",
+        *,
+        timeout: float | None = None,
+        expect: Revision | None = None,
+        on_conflict: OnConflict = "raise",
     ) -> AsyncIterator[Turn[T]]:
         """Have the session to oneself, from the first to the last record of the block.
 
@@ -253,16 +340,34 @@ class Session(SessionBase[T], Generic[T]):
         Args:
             label: What the turn is for. Others read it when they ask who has the turn.
             timeout: Seconds to wait for others' turns; `None` waits, 0 tries once.
+            expect: What the caller knows of the session: messages that came in since, also while
+                waiting for the turn, are a conflict.
+            on_conflict: `"raise"` raises `Conflict` and begins no turn; `"rebase"` begins it all
+                the same; `"fork"` begins it in a new session with what there was at `expect`:
+                `turn.fork` then says which, and `turn.session` is open for as long as the block.
 
         Raises:
             TurnTimeout: Somebody else had the turn all that time.
             TurnHeld: Somebody else has it, and `timeout` is 0.
             TurnInterrupted: The terminal that had it died; see `interrupted`.
+            Conflict: Messages came in since `expect`.
         """
-        turn = Turn(self, label)
+        turn = Turn(self, label, self._expectation(expect, on_conflict))
         if self._turn_owner is asyncio.current_task():
             raise TurnOver(f"{self.path}: this task has the turn already")
-        await self._begin_turn(turn, timeout)
+        left: Revision | None = None
+        try:
+            await self._begin_turn(turn, timeout)
+        except Conflict as conflict:
+            if on_conflict != "fork":
+                raise
+            left = conflict.yours
+        if left is not None:
+            fork = await self.fork(at=left)
+            async with self._on(fork) as session, session.turn(label) as turn:
+                turn.fork = fork
+                yield turn
+            return
         self._turn_owner = asyncio.current_task()
         try:
             yield turn
@@ -283,10 +388,15 @@ class Session(SessionBase[T], Generic[T]):
         """
         return await asyncio.to_thread(self._ask_for_turn, label)
 
+    async def turn_status(self) -> TurnStatus | None:
+        """The turn that is on: whose it is, how far it is, who waits; `None` if there is none."""
+        await self.refresh()
+        return await asyncio.to_thread(self._turn_status)
+
     async def _begin_turn(
         self, turn: Turn[T], timeout: float | None, *, behind: Callable[[], bool] | None = None
     ) -> None:
-        lock = await self._turn_lock(timeout, behind=behind)
+        lock = await self._turn_lock(turn._label or "a turn", timeout, behind=behind)
         try:
             outcome = await self._commit(turn._begin_request(lock), timeout)
         except BaseException:
@@ -306,18 +416,18 @@ class Session(SessionBase[T], Generic[T]):
             turn._is_over()
 
     async def _settle_turn(self, request: Request, timeout: float | None) -> Outcome:
-        lock = await self._turn_lock(timeout)
+        lock = await self._turn_lock(request.name, timeout)
         try:
             return await self._commit(request, timeout)
         finally:
             lock.close()
 
     async def _turn_lock(
-        self, timeout: float | None, *, behind: Callable[[], bool] | None = None
+        self, label: str, timeout: float | None, *, behind: Callable[[], bool] | None = None
     ) -> TurnLock:
         """Wait for the turn's lock."""
         began = time.monotonic()
-        ticket = Ticket(self._store.turns.handle())
+        ticket = Ticket(self._store.turns.handle(), label)
         try:
             with translated(self._store.turns.path, "take the turn"):
                 if behind is None and ticket.try_now():
@@ -417,7 +527,7 @@ class Session(SessionBase[T], Generic[T]):
         except TurnHeld:
             if self._during_turn == "raise" or tries_once(timeout):
                 raise
-        lock = await self._turn_lock(timeout)
+        lock = await self._turn_lock(request.name, timeout)
         try:
             return await self._commit(replace(request, alone=True), timeout)
         finally:

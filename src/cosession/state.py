@@ -21,6 +21,7 @@ from .codec import (
     Broken,
     Checkpoint,
     MessageLine,
+    Origin,
     SystemPrompt,
     Unknown,
     Usage,
@@ -41,7 +42,7 @@ class Mark:
 
     offset: int
     length: int
-    record: SystemPrompt | Usage | Checkpoint | Unknown | Broken
+    record: SystemPrompt | Usage | Checkpoint | Origin | Unknown | Broken
     messages_before: int
 
 
@@ -220,9 +221,8 @@ class State:
         """The state that this one's first `position` bytes fold to; a line must end there."""
         if position >= self.position:
             return self
-        count = bisect_left(self.log.offsets, position, 0, self.message_count)
-        marks = [mark for mark in self.marks if mark.offset < position]
-        return State()._extended(position, self.log.copy(count), marks)
+        log = self.log.copy(self._message_at(position))
+        return State()._extended(position, log, self._marks[: self._mark_at(position)])
 
     def _own_storage(self) -> tuple[MessageLog, list[Mark]]:
         """Storage that holds this state and nothing more, so that it may be appended to."""
@@ -278,9 +278,22 @@ class State:
 
     def messages_since(self, position: int) -> int:
         """How many messages, or changes of the system prompt, stand behind `position`."""
-        first = bisect_left(self.log.offsets, position, 0, self.message_count)
-        prompts = sum(start >= position for start, _ in self.system_prompts())
-        return self.message_count - first + prompts
+        marks = self._marks[self._mark_at(position) : self.mark_count]
+        prompts = sum(isinstance(mark.record, SystemPrompt) for mark in marks)
+        return self.message_count - self._message_at(position) + prompts
+
+    def count_since(self, position: int) -> int:
+        """How many records stand behind `position`, of whatever kind."""
+        messages = self.message_count - self._message_at(position)
+        return messages + self.mark_count - self._mark_at(position)
+
+    def _message_at(self, position: int) -> int:
+        """The first message at or behind a position, as a number."""
+        return bisect_left(self.log.offsets, position, 0, self.message_count)
+
+    def _mark_at(self, position: int) -> int:
+        """The first mark at or behind a position, as a number."""
+        return bisect_left(self._marks, position, 0, self.mark_count, key=lambda mark: mark.offset)
 
     def messages(self, decode: Decoder) -> History[Any]:
         """The valid messages."""
@@ -288,11 +301,8 @@ class State:
 
     def records_since(self, position: int, decode: Decoder) -> tuple[Any, ...]:
         """The records behind a position in their order: messages, marks' records, `Damage`."""
-        first = bisect_left(self.log.offsets, position, 0, self.message_count)
-        found = self.log.between(first, self.message_count, decode)
-        for mark in reversed(self.marks):
-            if mark.offset < position:
-                break
+        found = self.log.between(self._message_at(position), self.message_count, decode)
+        for mark in self._marks[self._mark_at(position) : self.mark_count]:
             record = mark.record
             if isinstance(record, Broken):
                 found.append((mark.offset, Damage(mark.offset, mark.length, record.reason)))

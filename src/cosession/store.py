@@ -26,9 +26,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from zlib import crc32
 
-from . import _fork, _platform, files
+from . import _fork, _platform, files, lineage
 from .edits import Add, AddCheckpoint, Edit, Range, Step, plan_edit
 from .errors import (
     Conflict,
@@ -41,13 +42,14 @@ from .errors import (
     TurnHeld,
     TurnInterrupted,
     TurnOver,
+    UnknownRevision,
 )
 from .files import translated
 from .header import Appending, Header, Identity, Replacing, Span
 from .lock import LockFile, Peek
 from .records import Holder, Outcome, Repair, Revision, TurnCard
 from .repair import Cut, RepairPlan, Splice, plan_repair
-from .state import State
+from .state import Decoder, State
 from .turn_lock import Turns
 
 log = logging.getLogger("cosession")
@@ -84,6 +86,8 @@ class Request:
     """The interrupted turn that this operation decides about; no other one."""
     alone: bool = False
     """Whether the caller has the turn's lock: then a turn that is on was interrupted."""
+    decode: Decoder | None = None
+    """What a conflict shows the records with that came in."""
 
 
 Result = Outcome | Exception
@@ -113,6 +117,21 @@ class _Survey:
     identity: Identity
     settled: bool
     """Whether nothing happened to the file but what the header says."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What this handle has written in its turn, with nobody else's messages in between.
+
+    Whoever expects a revision of its course knows all of it, and so expects its end.
+    """
+
+    turn: int
+    start: Revision
+    end: Revision
+
+    def __contains__(self, revision: Revision) -> bool:
+        return self.start <= revision <= self.end
 
 
 class _Overtaken(Exception):
@@ -147,6 +166,7 @@ class Store:
         self.repairs: tuple[Repair, ...] = ()
         self._fd = -1
         self._poisoned = False
+        self._own = _Own(0, Revision(0, 0), Revision(0, 0))
         self._boot = _platform.boot_id()
         self._mutex = threading.RLock()
         _fork.watch(self)
@@ -363,6 +383,55 @@ class Store:
                 return fd, view.state.position
             os.close(fd)
         raise StorageError(self.path, "read the session while it is replaced again and again")
+
+    def open_at(self, at: Revision) -> int:
+        """A file that holds the session as of a revision, open, for the caller to close.
+
+        The live file, or the rotated one of that generation. The bytes up to `at` stay as they
+        are.
+
+        Raises:
+            UnknownRevision: There is no such file, or no record ends there.
+        """
+        with translated(self.path, "read the session"):
+            for _ in range(_LOOKS):
+                self.look()
+                if (fd := self._open_at(at)) is not None:
+                    return fd
+        raise StorageError(self.path, "read the session while it is replaced again and again")
+
+    def _open_at(self, at: Revision) -> int | None:
+        """One attempt; None if the file was replaced meanwhile."""
+        view = self._view
+        live = at.generation == view.generation
+        path = self.path if live else lineage.file_of(self.path, at)
+        if path is None:
+            raise UnknownRevision(self.path, at, "no file is known to hold it")
+        fd = _platform.open_file(path, os.O_RDONLY)
+        try:
+            status = os.fstat(fd)
+            if live and not self._is_still(view, Identity.of(status.st_dev, status.st_ino)):
+                os.close(fd)
+                return None
+            known = view.state.position if live else status.st_size
+            ends = _platform.pread(fd, 1, at.position - 1) if at.position > 0 else b"\n"
+            if ends != b"\n" or not 0 <= at.position <= known:
+                raise UnknownRevision(self.path, at, "no record ends there")
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _is_still(self, view: View, identity: Identity) -> bool:
+        """Whether a file that was just opened is the one that was looked at.
+
+        Its inode may have been given to the next generation's file meanwhile.
+        """
+        if identity != view.identity:
+            return False
+        with self.lock.peeking() as peek:
+            header = peek() if peek else None
+        return header is None or view.generation in (0, header.generation)
 
     def serial(self) -> int:
         """A number that changes with everything that anybody does to the session."""
@@ -619,7 +688,7 @@ class Store:
             raise SyncFailed(self.path, "an earlier write was not confirmed by the disk")
         with translated(self.path, "read the session"):
             header = self._settle(survey)
-        batch = _Batch(self.generation, self.state)
+        batch = _Batch(self.generation, self.state, self._own_so_far())
         for number, request in enumerate(requests):
             if number in results:
                 continue
@@ -630,11 +699,11 @@ class Store:
                 results[number] = error
                 continue
             if not edit.replaces:
-                batch.add(number, request.name, edit)
+                batch.add(number, request, edit)
                 if request.begins or request.ends:
                     header = self._append(header, batch, results)
                     header = self._mark_turn(header, request)
-                    batch = _Batch(self.generation, self.state)
+                    batch = _Batch(self.generation, self.state, self._own)
                 continue
             header = self._append(header, batch, results)
             if header.committed != batch.state.position:
@@ -649,8 +718,19 @@ class Store:
                 results[number] = CosessionError(interrupted)
                 raise
             results[number] = Outcome(self.revision, edit.checkpoints, rotated)
-            batch = _Batch(self.generation, self.state)
+            if request.turn:
+                self._own = replace(self._own, end=self.revision)
+            batch = _Batch(self.generation, self.state, self._own)
         self._append(header, batch, results)
+
+    def _own_so_far(self) -> _Own:
+        """What of our turn still is ours alone: a program without our lock ends that."""
+        own, current = self._own, self.revision
+        if own.turn and (
+            current.generation != own.end.generation or self.state.messages_since(own.end.position)
+        ):
+            self._own = _Own(own.turn, current, current)
+        return self._own
 
     def _require_turn(self, header: Header, request: Request) -> Header:
         """Raise, unless the request may be carried out as far as turns go."""
@@ -678,6 +758,7 @@ class Store:
             return header
         with translated(self.lock.path, "note the turn"):
             turn = request.begins(self.revision) if request.begins else 0
+            self._own = _Own(turn, self.revision, self.revision)
             header = replace(header, turn=turn)
             self.lock.publish(header)
         return header
@@ -713,6 +794,9 @@ class Store:
                         results.update(batch.outcomes)
                     raise
             self._view = View(header.generation, header.identity, state, header.kept)
+            # Foreign lines that came to lie before ours are not our own.
+            self._own = batch.own if not shift else replace(batch.own, start=self.revision)
+            self._own = replace(self._own, end=self.revision)
         results.update(batch.outcomes)
         return header
 
@@ -818,17 +902,19 @@ class Store:
         temporary, new = files.open_temporary(self.path, old)
         try:
             self._fill(fd, new, edit)
+            kept = files.common_lines(fd, new) if edit.source else edit.kept
             status = os.fstat(new)
             identity = Identity.of(status.st_dev, status.st_ino)
             # What it holds is read while a failure to read it can still be undone.
-            state = self._base(header.generation + 1, identity, edit.kept, status.st_size)
+            state = self._base(header.generation + 1, identity, kept, status.st_size)
             for piece in files.read_lines(new, state.position, status.st_size):
                 state = state.fold(piece)
             _platform.require_replaceable(self.path)
             if announce:
-                intent = Replacing(identity, edit.kept)
+                intent = Replacing(identity, kept)
                 self.lock.announce(header.announcing(intent), announce, durable=False)
             rotated = files.keep_old(self.path, fd, old)
+            self._note(header, announce or "repair", kept, rotated, old)
             if self.durable:
                 _platform.sync_folder(os.path.dirname(self.path))
             if not _platform.KEEPS_FILES_OPEN:
@@ -848,10 +934,8 @@ class Store:
         finally:
             if new >= 0:
                 os.close(new)
-        header = Header(
-            header.generation + 1, identity, status.st_size, edit.kept, turn=header.turn
-        )
-        self._view = View(header.generation, identity, state, edit.kept)
+        header = Header(header.generation + 1, identity, status.st_size, kept, turn=header.turn)
+        self._view = View(header.generation, identity, state, kept)
         try:
             with self._data() as new_fd:
                 header = self._publish(new_fd, header, status.st_size)
@@ -862,11 +946,29 @@ class Store:
     def _fill(self, source: int, new: int, edit: Edit) -> None:
         if edit.front:
             files.write_all(new, edit.front)
-        for start, stop in edit.ranges:
-            files.copy_range(source, new, start, stop)
+        if edit.source:
+            other = _platform.open_file(edit.source, os.O_RDONLY)
+            try:
+                files.copy_range(other, new, *edit.ranges[0])
+                files.end_line(new)
+            finally:
+                os.close(other)
+        else:
+            for start, stop in edit.ranges:
+                files.copy_range(source, new, start, stop)
         if edit.lines:
             files.write_all(new, b"".join(edit.lines))
         _platform.sync_data(new)
+
+    def _note(
+        self, header: Header, operation: str, kept: int, rotated: str, old: os.stat_result
+    ) -> None:
+        """Write the replace into the diary; it goes on without, too."""
+        ended = Revision(header.generation, header.committed)
+        try:
+            lineage.write_replaced(self.path, operation, ended, kept, rotated, old)
+        except OSError as error:
+            log.warning("%s: the lineage is not written: %s", self.path, error)
 
     def _require_untouched(self, old: os.stat_result) -> None:
         """The last look before the swap: what others wrote since would miss the new file."""
@@ -916,12 +1018,17 @@ def _weight(request: Request) -> int:
 class _Batch:
     """Appends that go out in one write, and the state that they would lead to."""
 
-    def __init__(self, generation: int, state: State) -> None:
+    def __init__(self, generation: int, state: State, own: _Own) -> None:
         self.state = state
+        self.own = own
         self.lines: list[bytes] = []
         self.outcomes: dict[int, Outcome] = {}
         self.name = ""
         self._generation = generation
+
+    @property
+    def revision(self) -> Revision:
+        return Revision(self._generation, self.state.position)
 
     def plan(self, request: Request, path: str) -> Edit:
         """What the request does behind the batch so far.
@@ -930,21 +1037,41 @@ class _Batch:
             Conflict: It expects an older revision.
             UnknownCheckpoint: It reverts to one that isn't there.
         """
-        expect = request.expect
-        if expect is not None:
-            current = Revision(self._generation, self.state.position)
-            if expect.generation != self._generation or expect.position > self.state.position:
-                raise Conflict(path, expect, current, None)
-            if new := self.state.messages_since(expect.position):
-                raise Conflict(path, expect, current, new)
+        self._require_expected(request, path)
         return plan_edit(self.state, request.steps, path=path)
 
-    def add(self, number: int, name: str, edit: Edit) -> None:
+    def _require_expected(self, request: Request, path: str) -> None:
+        expect, current = request.expect, self.revision
+        if expect is None or self._is_own(request, expect):
+            return
+        known = expect.generation == current.generation and expect.position <= current.position
+        new = self.state.messages_since(expect.position) if known else None
+        if new == 0:
+            return
+        assert request.decode is not None
+        start = expect.position if known else 0
+        records = partial(self.state.records_since, start, request.decode)
+        raise Conflict(path, expect, current, new, records)
+
+    def _is_own(self, request: Request, expect: Revision) -> bool:
+        """Whether what came since is the turn's own."""
+        own = self.own
+        if not request.turn or request.turn != own.turn:
+            return False
+        if expect.generation == own.start.generation and expect < own.start:
+            since = self.state.messages_since
+            if own.start.generation != self._generation:
+                return False
+            return since(expect.position) == since(own.start.position)
+        return expect in own
+
+    def add(self, number: int, request: Request, edit: Edit) -> None:
         self.state = edit.state
         self.lines += edit.lines
-        self.name = self.name or name
-        revision = Revision(self._generation, self.state.position)
-        self.outcomes[number] = Outcome(revision, edit.checkpoints)
+        self.name = self.name or request.name
+        if request.turn:
+            self.own = replace(self.own, end=self.revision)
+        self.outcomes[number] = Outcome(self.revision, edit.checkpoints)
 
     def shift(self, by: int) -> None:
         """Foreign lines came to lie before ours."""

@@ -1,18 +1,32 @@
-"""Copying a whole session out, in pieces, without its lock.
+"""Copying a session out, whole or up to a revision, without its lock.
 
-The bytes up to a revision never change within a file, so a copy needs no lock: it reads what was
-committed when it began, whatever others append, and even if they replace the file meanwhile.
+1. The bytes up to a revision never change within a file, so a copy needs no lock: it reads what was
+   committed when it began, whatever others append, and even if they replace the file meanwhile.
+2. An export is written in pieces under its own name. A fork, which is a session of its own from
+   the first byte, gets its name when it is whole; what a process that died left of one has a
+   temporary name, and is removed by whoever opens a session of that name.
+3. A fork has a record, behind what was copied, that names its parent and where it left it; the
+   parent's lineage names the fork.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
 
-from . import _platform, files
+from . import _platform, files, lineage
+from .codec import encode_origin
+from .errors import StorageError
 from .files import translated
+from .records import Fork, Revision
 from .store import Store
+
+log = logging.getLogger("cosession")
 
 _PIECE = 1 << 20
 
@@ -66,3 +80,64 @@ def _ends(store: Store, target: str | os.PathLike[str]) -> Iterator[tuple[int, i
                 os.close(copy)
     finally:
         os.close(source)
+
+
+def fork(
+    store: Store,
+    target: str | os.PathLike[str] | None,
+    at: Revision,
+    lines: Sequence[bytes] = (),
+) -> Fork:
+    """Make another session of this one's beginning, with these records behind it.
+
+    Without a target it lies beside this one, as `context.fork-1.jsonl`, `context.fork-2.jsonl`, …
+
+    Raises:
+        UnknownRevision: No file holds the session as of that revision.
+        StorageError: The target exists, or the system refuses. Nothing stays.
+    """
+    source = store.open_at(at)
+    try:
+        if target is not None:
+            return _forked(store, source, files.resolve(target), at, lines)
+        stem, suffix = os.path.splitext(store.path)
+        for number in count(1):
+            path = f"{stem}.fork-{number}{suffix}"
+            if os.path.lexists(path):
+                continue
+            try:
+                return _forked(store, source, path, at, lines)
+            except StorageError as error:
+                if error.errno != errno.EEXIST:
+                    raise  # else somebody was faster with the same name
+        raise AssertionError  # count() has no end
+    finally:
+        os.close(source)
+
+
+def _forked(store: Store, source: int, path: str, at: Revision, lines: Sequence[bytes]) -> Fork:
+    like = os.fstat(source)
+    origin = encode_origin(lineage.named_from(path, store.path), str(at))
+    with translated(path, "fork the session"):
+        temporary, copy = files.open_temporary(path, like)
+        try:
+            try:
+                files.copy_range(source, copy, 0, at.position)
+                files.write_all(copy, b"".join((origin, *lines)))
+                _platform.sync_data(copy)
+                size = os.fstat(copy).st_size
+            finally:
+                os.close(copy)
+            files.put_in_place(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        if store.durable:
+            _platform.sync_folder(os.path.dirname(path))
+    if not store.read_only:
+        try:
+            lineage.write_forked(store.path, path, at, like)
+        except OSError as error:
+            log.warning("%s: the lineage is not written: %s", store.path, error)
+    return Fork(Path(path), Path(store.path), at, Revision(0, size))

@@ -11,15 +11,17 @@ the turn can be cancelled at any time. **A fork** inside the block leaves the tu
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._base import rotated_path
-from .edits import CutTo, Step
-from .errors import StorageError, TurnOver
-from .records import Holder, Outcome, Revision, TurnCard
+from .edits import Step
+from .errors import TurnOver
+from .records import Fork, Holder, Outcome, Revision, TurnCard
 from .store import Request
 from .turn_lock import TurnLock, new_token
 
@@ -34,13 +36,16 @@ T = TypeVar("T")
 class TurnBase(Generic[T]):
     """What the two kinds of turns have in common."""
 
-    def __init__(self, base: SessionBase[T], label: str) -> None:
+    def __init__(self, base: SessionBase[T], label: str, expect: Revision | None = None) -> None:
         self._base = base
         self._label = label
+        self._expect = expect
         self._lock: TurnLock | None = None
         self._token = 0
         self._pid = 0
         self._began: Revision | None = None
+        self.fork: Fork | None = None
+        """Where the turn is written, if that is a fork of the session, because of a conflict."""
 
     @property
     def began(self) -> Revision:
@@ -62,14 +67,15 @@ class TurnBase(Generic[T]):
             lock.write_card(self._token, self._label, revision)
             return self._token
 
-        return Request("begin a turn", (), alone=True, begins=begin)
+        return replace(self._base._request("begin a turn", self._expect), alone=True, begins=begin)
 
     def _has_begun(self, lock: TurnLock, outcome: Outcome) -> None:
         self._lock, self._pid, self._began = lock, os.getpid(), outcome.revision
         self._base._turn = self._token
+        self._expect = None  # once it has begun, it is a matter of the past
 
     def _end_request(self) -> Request:
-        return Request("end a turn", (), turn=self._token, ends=True)
+        return replace(self._base._request("end a turn", None), turn=self._token, ends=True)
 
     def _is_over(self) -> None:
         """Let go of the lock. Where the end could not be noted, the turn now looks interrupted."""
@@ -92,9 +98,14 @@ class TurnBase(Generic[T]):
 class Turn(TurnBase[T]):
     """A turn of a `Session`: what is written in it is contiguous, for ever."""
 
-    def __init__(self, session: Session[T], label: str) -> None:
-        super().__init__(session, label)
+    def __init__(self, session: Session[T], label: str, expect: Revision | None = None) -> None:
+        super().__init__(session, label, expect)
         self._session = session
+
+    @property
+    def session(self) -> Session[T]:
+        """The session that it is written to: the one that it was asked of, or its fork."""
+        return self._session
 
     async def append(
         self, messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]]
@@ -127,9 +138,16 @@ class Turn(TurnBase[T]):
 class BlockingTurn(TurnBase[T]):
     """A turn of a `BlockingSession`: what is written in it is contiguous, for ever."""
 
-    def __init__(self, session: BlockingSession[T], label: str) -> None:
-        super().__init__(session, label)
+    def __init__(
+        self, session: BlockingSession[T], label: str, expect: Revision | None = None
+    ) -> None:
+        super().__init__(session, label, expect)
         self._session = session
+
+    @property
+    def session(self) -> BlockingSession[T]:
+        """The session that it is written to: the one that it was asked of, or its fork."""
+        return self._session
 
     def append(self, messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]]) -> Revision:
         """Append to the session; durable and visible to everybody when this returns."""
@@ -166,15 +184,8 @@ class InterruptedBase(Generic[T]):
         self._card = card
 
     def _settle_request(self, name: str, *steps: Step) -> Request:
-        return Request(name, steps, alone=True, ends=True, settles=self._card.token)
-
-    def _cut(self) -> CutTo:
-        if self.began.generation != self._base.revision.generation:
-            raise StorageError(
-                str(self._base.path),
-                "roll back a turn that has replaced the file itself; keep it, and revert",
-            )
-        return CutTo(self.began.position)
+        request = self._base._request(name, None, *steps)
+        return replace(request, alone=True, ends=True, settles=self._card.token)
 
 
 class InterruptedTurn(InterruptedBase[T]):
@@ -195,13 +206,14 @@ class InterruptedTurn(InterruptedBase[T]):
         await self._session._settle_turn(self._settle_request("keep a turn", *steps), timeout)
 
     async def roll_back(self, *, timeout: float | None = None) -> Path | None:
-        """Revert to where the turn began.
+        """Revert to where the turn began, also if it has replaced the file since.
 
         Returns:
             Where the old file was kept; `None` if the turn wrote nothing.
         """
         await self._session.refresh()
-        request = self._settle_request("roll back a turn", self._cut())
+        step = await asyncio.to_thread(self._session._back_to, self.began)
+        request = self._settle_request("roll back a turn", step)
         return rotated_path(await self._session._settle_turn(request, timeout))
 
 
@@ -221,5 +233,6 @@ class BlockingInterruptedTurn(InterruptedBase[T]):
     def roll_back(self, *, timeout: float | None = None) -> Path | None:
         """Revert to where the turn began; where the old file was kept."""
         self._session.refresh()
-        request = self._settle_request("roll back a turn", self._cut())
+        step = self._session._back_to(self.began)
+        request = self._settle_request("roll back a turn", step)
         return rotated_path(self._session._settle_turn(request, timeout))

@@ -10,20 +10,19 @@
    whoever has to decide about an interrupted one. It is written before the header names the turn.
 4. Whoever wants the turn may leave a note behind the card. The holder may look at it, and need not.
 5. Waiting is in the kernel, on a daemon thread for each wait, and a lock that nobody wants any more
-   by the time it comes is handed on.
+   by the time it comes is handed on. Who waits for longer than a moment is on a list.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-from . import _platform
+from . import _platform, presence
+from .card import from_json, own_card, to_json
 from .files import translated
 from .lock import KernelLock
 from .records import Holder, Revision, TurnCard
@@ -54,21 +53,21 @@ class Turns:
                 "position": int(position),
                 **rest,
             }:
-                return TurnCard(_holder(rest), Revision(generation, position), token)
+                return TurnCard(from_json(rest) or Holder(0), Revision(generation, position), token)
         return None
 
     def note(self, token: int) -> Holder | None:
         """Who asks for this turn."""
         match self._read(_NOTE_AT):
             case {"turn": int(asked), **rest} if asked == token:
-                return _holder(rest)
+                return from_json(rest) or Holder(0)
         return None
 
     def ask(self, token: int, label: str) -> None:
         """Leave a note that asks for this turn."""
         fd = _platform.open_file(self.path, os.O_RDWR, permanent=True)
         try:
-            _platform.pwrite(fd, _packed({"turn": token} | _self(label)), _NOTE_AT)
+            _platform.pwrite(fd, _packed({"turn": token} | to_json(own_card(label))), _NOTE_AT)
         finally:
             os.close(fd)
 
@@ -99,6 +98,7 @@ class TurnLock:
 
     def __init__(self, path: str, *, beside: str) -> None:
         self.path = path
+        self.beside = beside
         self._turnstile = KernelLock(f"{path}.queue", beside=beside)
         self._lock = KernelLock(path, beside=beside)
 
@@ -132,7 +132,7 @@ class TurnLock:
     def write_card(self, token: int, label: str, began: Revision) -> None:
         """Say who has the turn, and where it begins. The lock is held."""
         card = {"turn": token, "generation": began.generation, "position": began.position}
-        self._lock.write_at(_CARD_AT, _packed(card | _self(label)))
+        self._lock.write_at(_CARD_AT, _packed(card | to_json(own_card(label))))
 
 
 def new_token() -> int:
@@ -140,44 +140,25 @@ def new_token() -> int:
     return int.from_bytes(os.urandom(7), "little") + 1
 
 
-def _self(label: str) -> dict[str, object]:
-    return {
-        "pid": os.getpid(),
-        "host": socket.gethostname()[:64],
-        "user": _platform.user()[:32],
-        "terminal": _platform.terminal()[:32],
-        "operation": label[:128],
-        "since": round(time.time(), 3),
-    }
-
-
-def _holder(card: Mapping[Any, Any]) -> Holder:
-    match card:
-        case {
-            "pid": int(pid),
-            "host": str(host),
-            "user": str(user),
-            "terminal": str(terminal),
-            "operation": str(operation),
-            "since": int(since) | float(since),
-        }:
-            return Holder(pid, host, user, terminal, operation, float(since))
-    return Holder(0)
-
-
 def _packed(card: dict[str, object]) -> bytes:
-    return json.dumps(card).encode()[:_SIZE].ljust(_SIZE, b"\0")
+    """A card in the place that there is for it; a label that is too long loses its end."""
+    while len(packed := json.dumps(card).encode()) > _SIZE:
+        card = card | {"operation": str(card["operation"])[:-16]}
+    return packed.ljust(_SIZE, b"\0")
 
 
 class Ticket:
     """One wait for a turn's lock, that can be given up."""
 
-    def __init__(self, lock: TurnLock) -> None:
+    def __init__(self, lock: TurnLock, label: str) -> None:
         self.lock = lock
+        self._label = label
         self._guard = threading.Lock()
         self._waiting = False
         self._given_up = False
         self._error: OSError | None = None
+        self._over = threading.Event()
+        """Set when nobody waits any more."""
 
     def try_now(self) -> bool:
         """Take the lock if it is free and nobody waits for it."""
@@ -204,6 +185,7 @@ class Ticket:
 
     def give_up(self) -> None:
         """Let go of the lock, or of the wait for it. The lock is handed on when it comes."""
+        self._over.set()
         with self._guard:
             self._given_up = True
             if not self._waiting:
@@ -214,9 +196,11 @@ class Ticket:
             deadline = time.monotonic() + _COURTESY
             while behind and not behind() and not self._given_up and time.monotonic() < deadline:
                 time.sleep(_COURTESY / 100)
+            presence.list_as_waiting(self.lock.beside, self._label, until=self._over)
             self.lock.acquire(wanted=lambda: not self._given_up)
         except OSError as error:
             self._error = error
+        self._over.set()
         with self._guard:
             self._waiting = False
             if self._given_up:

@@ -60,3 +60,21 @@ async def opened(kind: Kind, path: Path, **options: Any) -> AsyncIterator[Both]:
 
 def user(text: str) -> dict[str, str]:
     return {"role": "user", "content": text}
+
+
+class managed:  # noqa: N801 - stands in an `async with` for either kind
+    def __init__(self, manager: Any) -> None:
+        self._manager = manager
+
+    async def __aenter__(self) -> Any:
+        enter = getattr(self._manager, "__aenter__", None)
+        return await enter() if enter else self._manager.__enter__()
+
+    async def __aexit__(self, *error: object) -> Any:
+        leave = getattr(self._manager, "__aexit__", None)
+        return await leave(*error) if leave else self._manager.__exit__(*error)
+
+
+async def resolve(value: Any) -> Any:
+    """What a call of either kind returns."""
+    return await value if asyncio.iscoroutine(value) else value

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from .operations import message
 from .scene import Scene, Snapshot, naive_fold, read, view
 
-_KNOWN = re.compile(r"context(_[0-9]+)?\.jsonl(\.lock|\.turn|\.torn)?")
+_KNOWN = re.compile(r"context(_[0-9]+)?\.jsonl(\.lock|\.turn|\.torn|\.lineage)?")
 
 
 @dataclass(frozen=True, slots=True)

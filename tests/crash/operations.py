@@ -112,6 +112,7 @@ OPERATIONS = {
             replaces=True,
         ),
         Operation("revert", rotated_before, lambda s: s.revert_to(1), replaces=True, drops=True),
+        Operation("restore", rotated_before, lambda s: s.restore(1), replaces=True, drops=True),
         Operation("clear", conversation, lambda s: s.clear(), replaces=True, drops=True),
         Operation("compact", prompted, _compact, replaces=True, drops=True),
         Operation("transaction", conversation, _append_to_both),
