@@ -27,9 +27,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Let several processes share one session, kill some of them, and check the result.",
     ),
     "heal": ("heal", "Settle what processes that died left behind."),
+    "hold": ("hold", "Run a command inside a turn."),
     "revert": ("rewind", "Go back to a checkpoint; the old file is kept."),
     "show": ("show", "Show the conversation."),
+    "tail": ("tail", "Show the end of the conversation, and what comes."),
     "verify": ("verify", "Check every line, and look for leftovers."),
+    "who": ("who", "Tell which terminals are on the session, and whose turn it is."),
 }
 """Each subcommand's module and its short help, so that listing them imports none."""
 
