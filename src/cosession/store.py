@@ -76,6 +76,8 @@ class Request:
     expect: Revision | None = None
     turn: int = 0
     """The turn that it is part of; 0 if none."""
+    joined: bool = False
+    """Whether that is another process's, which alone can tell it from one that is over."""
     any_time: bool = False
     """Whether somebody else's turn is no obstacle: a token count carries no order."""
     begins: Callable[[Revision], int] | None = None
@@ -736,6 +738,8 @@ class Store:
         """Raise, unless the request may be carried out as far as turns go."""
         if request.settles and request.settles != header.turn:
             raise TurnOver(f"{self.path}: the turn is over; another terminal has settled it")
+        if request.joined and request.turn != header.turn:
+            raise TurnOver(f"{self.path}: the turn is over that this was to be part of")
         if request.turn and not header.turn:
             # The lock file was made anew; the turn's own lock is still ours.
             return replace(header, turn=request.turn)
