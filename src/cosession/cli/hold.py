@@ -64,7 +64,7 @@ def hold(file: str, command: Sequence[str], label: str | None, timeout: float | 
     has ended.
     """
     lock_dir = settings().lock_dir
-    label = label if label is not None else " ".join(command)
+    label = label if label is not None else " ".join(" ".join(command).split())
     session = BlockingSession(file, lock_dir=lock_dir)
     inside = join_turn(session)
     with session, ExitStack() as stack:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..store import Store
+from .exits import TURN_VARIABLE
 
 if TYPE_CHECKING:
     import rich.progress
@@ -131,7 +132,9 @@ class _Situation:
 
     def _holder_of_turn(self) -> Holder | None:
         card = self._store.turn_that_is_on()
-        return card.holder if card else None
+        if card is None or os.environ.get(TURN_VARIABLE, "").startswith(f"{card.token}:"):
+            return None  # or it is the turn that this command is part of
+        return card.holder
 
     def text(self) -> str:
         return self.waiting() or printable(f"{self._path}: {self._doing} ...")
