@@ -443,7 +443,7 @@ def test_new_files_are_private(
         session.append(message("secret"))
         for _ in range(2):
             session.set_system_prompt("secret")
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5
     assert {mode(file) for file in tmp_path.iterdir()} == {0o600}
 
 

@@ -89,6 +89,8 @@ def test_every_error_of_the_library_has_words_and_a_status() -> None:
         errors.Conflict(path, revision, revision, 1),
         errors.Conflict(path, revision, revision, None),
         errors.UnknownCheckpoint(path, 3, (0, 1)),
+        errors.UnknownRevision(path, revision, "no record ends there"),
+        errors.UnknownRotation(path, 3, (1, 2)),
         errors.InvalidMessage("no"),
         errors.NotASession(path, "is a folder"),
         errors.HardLinked(path, 2),
@@ -509,7 +511,7 @@ def test_completion_knows_commands_options_and_checkpoints(
     for _ in range(3):
         good("checkpoint", path)
     assert completions("cosession ", monkeypatch) == list(COMMANDS)
-    assert completions("cosession re", monkeypatch) == ["revert"]
+    assert completions("cosession re", monkeypatch) == ["restore", "revert"]
     assert "--durability" in completions("cosession append --d", monkeypatch)
     assert completions(f"cosession revert {path.as_posix()} ", monkeypatch) == ["0", "1", "2"]
     assert completions(f"cosession revert {tmp_path.as_posix()}/none ", monkeypatch) == []

@@ -72,7 +72,8 @@ def prepare(folder: Path) -> None:
     lines = "".join(json.dumps(message) + "\n" for message in messages)
     (folder / "messages.jsonl").write_text(lines)
     marks = "".join(json.dumps({"role": "_checkpoint", "id": number}) + "\n" for number in range(3))
-    (folder / "context.jsonl").write_text(lines + marks)
+    for name in ("context.jsonl", "context_1.jsonl", "context_2.jsonl"):
+        (folder / name).write_text(lines + marks)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the examples are for a POSIX shell")

@@ -18,7 +18,6 @@ import pytest
 from aio.both import KINDS, Kind, opened, user
 from cosession import BlockingSession, Conflict, TurnOver
 from cosession.cli.exits import TURN_VARIABLE, Exit
-from cosession.cli.live import in_words
 from test_cli import call, good, history
 from test_cli_processes import COMMAND, posix, read_until, run
 from test_turns import CALL, dies_in_its_turn
@@ -258,22 +257,14 @@ def test_who_is_there_and_whose_turn_it_is(path: Path) -> None:
         with session.present("chat"):
             said = good("who", path)
             assert f"process {os.getpid()}" in said
-            assert said.rstrip("\n").endswith("s")
-            assert ": chat, " in said
+            assert ", chat, for " in said
             with session.turn("answering"):
-                assert "has the turn: answering, 0 s\n" in good("who", path)
+                assert "has the turn: answering, for " in good("who", path)
                 entry = json.loads(good("who", "--json", path))
         assert [terminal["label"] for terminal in entry["terminals"]] == ["chat"]
         assert (entry["turn"]["label"], entry["turn"]["pid"]) == ("answering", os.getpid())
         assert (entry["waiting"], entry["interrupted"]) == ([], None)
     assert call("who", path.with_name("none.jsonl")).exit_code == Exit.NO_SESSION
-
-
-def test_durations_are_told_in_one_unit() -> None:
-    """Rounded down; a clock that went back is no time at all."""
-    assert [in_words(s) for s in (-5, 0, 59.9, 60, 3599, 7200, 200_000)] == [
-        "0 s", "0 s", "59 s", "1 min", "59 min", "2 h", "2 d",
-    ]  # fmt: skip
 
 
 # ---- hold -----------------------------------------------------------------------------------
@@ -502,7 +493,7 @@ def test_keeping_a_turn_that_a_child_still_writes_in_is_a_conflict(
     with BlockingSession(path) as session, BlockingSession(path) as child:
         turn = session.interrupted
         assert turn is not None
-        child.join_turn(f"{turn._card.token}:{session.path}")
+        child.join_turn(f"{turn.card.token}:{session.path}")
         closing = session._closing
 
         def slow(began: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ from aio.both import KINDS, Kind, opened, user
 from cosession import BlockingSession, Conflict, Session, UnknownRotation
 from cosession.changes import Appended, change_between
 from cosession.codec import Checkpoint
+from cosession.files import temporary_files
 from cosession.lineage import Forked, Replaced, file_of, path_of, read
+from cosession.lock import LockFile
 
 both_kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -217,3 +221,61 @@ def test_an_empty_session_can_be_restored(path: Path) -> None:
         assert [message.content for message in session.history] == ["a"]
         session.restore(2)
         assert list(session.history) == []
+
+
+# ---- leftovers ------------------------------------------------------------------------------
+
+DIES_BEFORE_THE_SWAP = """
+import os, sys
+from cosession import BlockingSession
+with BlockingSession(sys.argv[1]) as session:
+    session.append({"role": "user", "content": "a"})
+    os.replace = lambda *_: os._exit(9)
+    session.clear()
+"""
+
+
+@both_kinds
+async def test_a_dead_ones_file_goes_after_its_announcement(
+    path: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a file is announced as the next one, nobody else's may get its inode."""
+    command = [sys.executable, "-c", DIES_BEFORE_THE_SWAP, str(path)]
+    died = subprocess.run(command, timeout=60, check=False)
+    assert died.returncode == 9
+    assert len(temporary_files(str(path))) == 1
+    lock = LockFile(f"{path}.lock", beside=str(path))
+    intents: list[Any] = []
+    unlink = os.unlink
+
+    def watched(name: str) -> None:
+        if str(name).endswith(".tmp"):
+            with lock.peeking() as peek:
+                header = peek() if peek else None
+            intents.append(header and header.intent)
+        unlink(name)
+
+    monkeypatch.setattr(os, "unlink", watched)
+    async with opened(kind, path) as both:
+        assert both.texts == ["a"]
+    assert intents == [None]
+    assert sorted(os.listdir(path.parent)) == [
+        "context.jsonl", "context.jsonl.lineage", "context.jsonl.lock",
+    ]  # fmt: skip
+    assert entries(path) == []
+
+
+def test_a_fork_that_died_between_its_two_names_gets_one(path: Path) -> None:
+    """Opening it removes the temporary name."""
+    with BlockingSession(path) as session:
+        filled(session)
+        fork = session.fork()
+    other = fork.path.with_name(f".{fork.path.name}.0123456789ab.tmp")
+    try:
+        os.link(fork.path, other)
+    except (NotImplementedError, OSError):
+        pytest.skip("no hard links here")
+    with BlockingSession(fork.path) as session:
+        session.append(user("goes on"))
+        assert len(session.history) == 3
+    assert not other.exists()

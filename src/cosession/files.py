@@ -191,14 +191,18 @@ def open_temporary(path: str, like: os.stat_result | None) -> tuple[str, int]:
         return temporary, fd
 
 
-def remove_leftovers(path: str) -> None:
-    """Remove the temporary files of processes that died. Only under the lock."""
+def temporary_files(path: str) -> list[str]:
+    """The names of the temporary files beside a session."""
     folder, name = os.path.split(path)
     pattern = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{12}}\.tmp")
-    for entry in os.listdir(folder):
-        if pattern.fullmatch(entry):
-            with suppress(OSError):
-                os.unlink(os.path.join(folder, entry))
+    return sorted(entry for entry in os.listdir(folder) if pattern.fullmatch(entry))
+
+
+def remove_leftovers(path: str) -> None:
+    """Remove the temporary files of processes that died. Only under the lock."""
+    for name in temporary_files(path):
+        with suppress(OSError):
+            os.unlink(os.path.join(os.path.dirname(path), name))
 
 
 def copy_range(source: int, target: int, start: int, stop: int) -> None:
@@ -327,15 +331,20 @@ def _copied(path: str, fd: int, status: os.stat_result, rotated: str) -> bool:
 
 
 def drop_second_name(path: str, status: os.stat_result) -> int:
-    """Undo a `keep_old` whose replace never came: how many names the file then has."""
+    """Undo a `keep_old` whose replace never came, or finish a `put_in_place`.
+
+    How many names the file then has.
+    """
     links = status.st_nlink
-    for _, rotated in rotations(path):
+    folder = os.path.dirname(path)
+    temporary = [os.path.join(folder, name) for name in temporary_files(path)]
+    for other in (*(rotated for _, rotated in rotations(path)), *temporary):
         if links == 1:
             break
         with suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(rotated, follow_symlinks=False), status):
+            if os.path.samestat(os.stat(other, follow_symlinks=False), status):
                 with suppress_blocked():
-                    os.unlink(rotated)
+                    os.unlink(other)
                 links -= 1
     return links
 

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -297,7 +296,8 @@ class Inspection:
         self._identity, self.size = _identity(status), status.st_size
         busy = writer is not None and header is not None and header.intent is not None
         torn = header is None and peek is not None and not peek.empty()
-        temporary = frozenset(temporary_files(self.path))
+        with translated(os.path.dirname(self.path), "look for leftovers"):
+            temporary = frozenset(files.temporary_files(self.path))
         return _Glance(header, torn, status, writer, temporary, live=changed or busy)
 
     def _judge(self, lock: LockFile | None, peek: Peek | None, glance: _Glance) -> None:
@@ -530,14 +530,6 @@ def _folder_findings(path: str, glance: _Glance) -> Iterator[Finding]:
     except OSError:
         return
     yield Finding("put-aside", f"{size} bytes of undone writes were kept earlier, in {aside}")
-
-
-def temporary_files(path: str) -> list[str]:
-    """The names of the temporary files beside a session, which `open_temporary` made."""
-    folder, name = os.path.split(path)
-    pattern = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{12}}\.tmp")
-    with translated(folder, "look for leftovers"):
-        return sorted(entry for entry in os.listdir(folder) if pattern.fullmatch(entry))
 
 
 def _names_finding(path: str, status: os.stat_result, busy: bool) -> Finding:

@@ -224,11 +224,13 @@ class Store:
             self.look()
             return
         try:
-            with translated(self.path, "look for leftovers"):
-                files.remove_leftovers(self.path)
-                if self.durable:  # announcements are no use if the lock file itself is lost
+            if self.durable:  # announcements are no use if the lock file itself is lost
+                with translated(self.path, "sync the folder"):
                     _platform.sync_folder(os.path.dirname(self.lock.path))
             self.settle()
+            # Behind the settling: as long as a file is announced, nobody may get its inode.
+            with translated(self.path, "look for leftovers"):
+                files.remove_leftovers(self.path)
         finally:
             self.lock.release()
 
@@ -530,15 +532,16 @@ class Store:
         with self._data() as fd:
             good = self._last_good(fd, header, identity)
             intent = header.intent if header else None
-            if isinstance(intent, Replacing):
-                files.remove_leftovers(self.path)
-            elif intent is not None and header and good.generation == header.generation:
+            if header and isinstance(intent, Appending) and good.generation == header.generation:
                 splice = self._finish_append(fd, intent)
                 if splice is not None:
                     good = self._splice(fd, good, (splice.start, splice.stop))
         with self._data() as fd:
             self._close_last_line(fd)
-            return self._publish(fd, good, os.fstat(fd).st_size)
+            good = self._publish(fd, good, os.fstat(fd).st_size)
+        if isinstance(intent, Replacing):
+            files.remove_leftovers(self.path)
+        return good
 
     def _last_good(self, fd: int, header: Header | None, identity: Identity) -> Header:
         """Where the file is known to be good, and in which generation."""

@@ -189,7 +189,7 @@ class InterruptedBase(Generic[T]):
         self._base = base
         self.holder = card.holder
         self.began = card.began
-        self._card = card
+        self.card = card
 
     def _keep_request(self, *, close_tool_calls: bool) -> Request:
         if not close_tool_calls:
@@ -202,7 +202,7 @@ class InterruptedBase(Generic[T]):
 
     def _settle_request(self, name: str, *steps: Step) -> Request:
         request = self._base._request(name, None, *steps)
-        return replace(request, alone=True, ends=True, settles=self._card.token)
+        return replace(request, alone=True, ends=True, settles=self.card.token)
 
 
 class InterruptedTurn(InterruptedBase[T]):

@@ -73,11 +73,13 @@ class Turns:
 
     def held(self) -> bool:
         """Whether anybody has the turn's lock at this moment."""
-        lock = KernelLock(self.path, beside=self._beside)
-        try:
-            return os.path.exists(self.path) and not lock.try_acquire()
-        finally:
-            lock.close()
+        with KernelLock(self.path, beside=self._beside).opened() as fd:
+            if fd is None:
+                return False
+            if not _platform.try_lock(fd):
+                return True
+            _platform.unlock(fd)
+            return False
 
     def _read(self, offset: int) -> object:
         with KernelLock(self.path, beside=self._beside).opened() as fd:

@@ -90,7 +90,7 @@ def assert_sound(session: SessionBase[Any]) -> None:
 def leftovers(path: Path) -> list[str]:
     """Names in the session's folder that contain its own, and that nothing is meant to have."""
     stem, suffix = re.escape(path.stem), re.escape(path.suffix)
-    expected = re.compile(rf"{stem}(_[0-9]+)?{suffix}|{stem}{suffix}\.(lock|torn)")
+    expected = re.compile(rf"{stem}(_[0-9]+)?{suffix}|{stem}{suffix}\.(lock|torn|lineage)")
     names = [name for name in os.listdir(path.parent) if path.stem in name or "tmp" in name]
     return [name for name in names if not expected.fullmatch(name)]
 

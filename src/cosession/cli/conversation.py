@@ -98,7 +98,7 @@ class Conversation:
             case Checkpoint(number):
                 yield self._mark(f"checkpoint {number}")
             case Origin(parent, at):
-                yield self._mark(f"a fork of {_short(parent, 200)} at {_short(at, 60)}")
+                yield self._mark(f"forked from {printable(parent)}", f"at {printable(at)}")
             case Unknown():
                 yield self._mark("another program's record")
                 yield from self._folded(_text(raw), "dim", lines=1, characters=160)

@@ -165,6 +165,38 @@ hint: `cosession verify --quiet` shows them
 
 The damaged line stays in the file, where readers skip it: nothing is ever deleted.
 
+## Going back, and another way
+
+A revert is no loss: the old file is kept, `log` tells which there are, and `restore` brings one
+back. A fork leaves the session as it is and goes on in a file of its own.
+
+```console
+$ cosession append chat.jsonl "Let us try it this way."
+...
+$ cosession checkpoint chat.jsonl
+0
+$ cosession append chat.jsonl "Rather not."
+...
+$ cosession fork chat.jsonl --at 0
+...chat.fork-1.jsonl
+$ cosession revert chat.jsonl 0
+...chat_1.jsonl
+$ cosession restore chat.jsonl 1
+...chat_2.jsonl
+$ cosession log chat.jsonl
+...  fork              chat.fork-1.jsonl, at ...
+...  revert            1 message left the session; it is kept as chat_1.jsonl  (...)
+...  restore           0 messages left the session; it is kept as chat_2.jsonl  (...)
+...  checkpoint        0, behind 1 message
+...  now               2 messages, revision ...
+$ cosession status chat.jsonl
+session      ...chat.jsonl
+revision     ...
+messages     2 messages, 1 checkpoint
+rotated      2 files, the newest chat_2.jsonl
+turn         nobody's
+```
+
 ## Exit status
 
 | status | meaning |

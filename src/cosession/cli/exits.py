@@ -27,6 +27,8 @@ from ..errors import (
     TurnOver,
     TurnTimeout,
     UnknownCheckpoint,
+    UnknownRevision,
+    UnknownRotation,
 )
 
 TURN_VARIABLE = "COSESSION_TURN"
@@ -53,7 +55,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.OFF: "something is off: damaged lines, leftovers of a process that died; for who: nobody",
     Exit.USAGE: "the command line, or a message given to it, is not valid",
     Exit.BUSY: "another process kept the session busy until the timeout",
-    Exit.CONFLICT: "messages came in since --expect; no such checkpoint; the turn is over, or dead",
+    Exit.CONFLICT: "messages came in since --expect; no such checkpoint, revision or file; no turn",
     Exit.STORAGE: "the system refused: disk full, no permission, I/O error",
     Exit.NO_SESSION: "there is no session at that path",
     Exit.DEFECT: "a defect of cosession itself",
@@ -119,6 +121,9 @@ def explain(error: Exception) -> Failure:
             )
         case UnknownCheckpoint():
             return Failure(Exit.CONFLICT, str(error), f"{_UNCHANGED}{_look_at(error.path)}")
+        case UnknownRevision() | UnknownRotation():
+            look = f"`cosession log {_quoted(error.path)}` shows what there is"
+            return Failure(Exit.CONFLICT, str(error), f"{_UNCHANGED}{look}")
         case InvalidMessage():
             return Failure(Exit.USAGE, str(error), "nothing was written")
         case HardLinked():

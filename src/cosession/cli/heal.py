@@ -11,7 +11,8 @@ from typing import Literal
 import click
 
 from ..blocking import BlockingSession
-from ..inspect import Finding, Inspection, temporary_files
+from ..files import temporary_files
+from ..inspect import Finding, Inspection
 from ..records import Repair
 from .exits import Exit
 from .options import common, file_argument, settings, timeout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -96,19 +95,6 @@ def name_of(holder: Holder) -> str:
     if holder.user or holder.host:
         return f"{holder.user or '?'}@{holder.host or '?'}"
     return f"process {holder.pid}" if holder.pid else "another terminal"
-
-
-def in_words(seconds: float) -> str:
-    """A duration as people say it: one unit, rounded down."""
-    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= unit:
-            return f"{int(seconds // unit)} {name}"
-    return f"{max(0, int(seconds))} s"
-
-
-def since(holder: Holder) -> str:
-    """How long ago it began, by the wall clock."""
-    return in_words(time.time() - holder.since) if holder.since else "an unknown time"
 
 
 def _count(messages: int) -> str:

@@ -1,4 +1,4 @@
-"""`cosession revert` and `cosession clear`: both put a new file in the old one's place."""
+"""`cosession revert`, `restore` and `clear`: each puts a new file in the old one's place."""
 
 from __future__ import annotations
 
@@ -74,6 +74,39 @@ def revert(
     join_turn(session)
     with patience(file, lock_dir, "reverting"), session:
         rotated = session.revert_to(checkpoint, timeout=timeout, expect=expect)
+    write_path(rotated)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  $ cosession revert context.jsonl 2
+  $ cosession restore context.jsonl 1
+
+N is that of the rotated file: 3 for context_3.jsonl. `cosession log` tells which there are.
+"""
+)
+@file_argument
+@click.argument("number", metavar="N", type=int)
+@writing
+@durability
+@common
+def restore(
+    file: str,
+    number: int,
+    timeout: float | None,
+    expect: Revision | None,
+    durability: Literal["process", "power"],
+) -> None:
+    """Bring a rotated file back: the undo of a revert.
+
+    The rotated file stays as it is. Prints where the file was kept that was there before.
+    """
+    lock_dir = settings().lock_dir
+    session = BlockingSession(file, durability=durability, create=False, lock_dir=lock_dir)
+    join_turn(session)
+    with patience(file, lock_dir, "restoring"), session:
+        rotated = session.restore(number, timeout=timeout, expect=expect)
     write_path(rotated)
 
 

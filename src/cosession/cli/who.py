@@ -7,9 +7,11 @@ import click
 from ..blocking import BlockingSession
 from ..records import Holder
 from .exits import Exit
-from .live import card_as_json, name_of, since
+from .live import card_as_json
 from .options import common, file_argument, settings
 from .output import complain, printable, write_json
+from .words import elapsed
+from .words import who as in_words
 
 
 @click.command(
@@ -66,6 +68,5 @@ def _print(terminals: list[Holder], holder: Holder | None, waiting: list[Holder]
 
 def _described(holder: Holder, *what: str) -> str:
     words = ": ".join(word for word in what if word)
-    where = f" on {holder.terminal}" if holder.terminal else ""
-    text = f"{name_of(holder)}, process {holder.pid}{where}"
-    return printable(f"{text}: {words}, {since(holder)}" if words else f"{text}, {since(holder)}")
+    since = f"for {elapsed(holder.since)}"
+    return printable(", ".join(part for part in (in_words(holder), words, since) if part))

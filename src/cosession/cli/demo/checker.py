@@ -146,7 +146,7 @@ class _Checker:
         """No leftovers; every file private, and under one name."""
         name = self._path.name
         torn = f"{name}.torn"
-        ours = {name, f"{name}.lock", f"{name}.turn", torn}
+        ours = {name, f"{name}.lock", f"{name}.turn", f"{name}.lineage", torn}
         for path in sorted(self._path.parent.iterdir()):
             status = path.lstat()
             if path.name not in ours and not self._rotation_name().fullmatch(path.name):
@@ -159,7 +159,7 @@ class _Checker:
                 self._problem("mode", f"{path.name} has {mode:04o} in place of 0600")
             if path.name == torn:
                 self._seen.put_aside = status.st_size
-            elif not path.name.endswith((".lock", ".turn")):
+            elif not path.name.endswith((".lock", ".turn", ".lineage")):
                 self._seen.files += 1
                 self._seen.size += status.st_size
 
