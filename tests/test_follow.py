@@ -339,3 +339,14 @@ def test_a_follower_settles_what_a_dead_process_left(tmp_path: Path) -> None:
         assert len(change.records) == 1
         assert session.damage == change.records
         changes.close()
+
+
+@pytest.mark.deep
+def test_the_wake_up_figures_can_be_measured() -> None:
+    """The command that the README names prints a row for each case."""
+    script = Path(__file__).parent.parent / "benchmarks" / "wakeup.py"
+    if not script.exists():
+        pytest.skip("benchmarks/ is not beside the tests")
+    command = [sys.executable, str(script), "--samples", "5", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert len(done.stdout.splitlines()) == 9

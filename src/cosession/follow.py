@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 HEARTBEAT = 0.2
 """Seconds between two looks where the system gives no signs."""
 
+_UNDER_WAY = 0.01
+"""Seconds between two looks at a write under way: the sign for its end gets lost now and then."""
+
 _STEP = 1
 """Milliseconds for which signs are collected before they are passed on."""
 
@@ -63,8 +66,10 @@ class Follower:
         self._traces: object = None
         self._whole = True
         """Whether the last look saw everything,"""
+        self._looked = 0.0
+        """when that was,"""
         self._mend_at = 0.0
-        """and if not, when it is time to do something about that."""
+        """and when it is time to do something about what it did not see."""
         self._sight = _Sight(self._turn, self._told, self._turn)
         self._found: list[Change] = []
 
@@ -86,7 +91,8 @@ class Follower:
             before, self._whole = self._store.turn_that_is_on(), False
             with suppress(SessionMissing):  # a file that is gone for now has nothing new
                 self._whole = queue.look(turn=self._turn.token if self._turn else 0)
-            self._mend_at = time.monotonic() + HEARTBEAT
+            self._looked = time.monotonic()
+            self._mend_at = self._looked + HEARTBEAT
             self._sight = _Sight(before, self._store.view, self._store.turn_that_is_on())
             self._found = self._compare(self._sight)
             if self._found or self._store.knows_nothing:
@@ -108,6 +114,12 @@ class Follower:
                     self._turn = None
         found, self._found = self._found, []
         return found
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for a sign at most."""
+        under_way = not self._whole and time.monotonic() - self._looked < HEARTBEAT
+        return _UNDER_WAY if under_way else HEARTBEAT
 
     def _mend(self) -> bool:
         """Settle what a look could not see, if nothing has moved since. Never waits."""
@@ -181,7 +193,7 @@ async def _follow(session: Session[Any], follower: Follower) -> AsyncGenerator[C
                 for change in follower.take():
                     yield change
             with suppress(TimeoutError):
-                async with asyncio.timeout(HEARTBEAT):
+                async with asyncio.timeout(follower.patience):
                     await sign.wait()
 
 
@@ -209,10 +221,12 @@ def _follow_blocking(
             while follower.look():
                 yield from follower.take()
                 since = time.monotonic()
-            left = HEARTBEAT if timeout is None else since + timeout - time.monotonic()
-            if left <= 0:
+            patience = follower.patience
+            if timeout is not None:
+                patience = min(patience, since + timeout - time.monotonic())
+            if patience <= 0:
                 return
-            sign.acquire(timeout=min(left, HEARTBEAT))
+            sign.acquire(timeout=patience)
 
 
 @contextmanager
