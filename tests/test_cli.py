@@ -105,12 +105,12 @@ def test_every_error_of_the_library_has_words_and_a_status() -> None:
         errors.TurnHeld(path, None),
         errors.TurnTimeout(path, 1.5, Holder(7)),
         errors.TurnInterrupted(path, TurnCard(Holder(7), revision, 1)),
+        errors.TurnOver(f"{path}: the turn is over"),
     ]
     internal = {
         errors.CosessionError,
         errors.SessionClosed,
         errors.ReadOnlySession,
-        errors.TurnOver,
     }
     known = {
         kind

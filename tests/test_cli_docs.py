@@ -83,15 +83,22 @@ def test_every_example_works(block: str, tmp_path: Path) -> None:
     commands = split(block)
     assert commands
     prepare(tmp_path)
-    program = f'cosession() {{ {shlex.quote(sys.executable)} -m cosession "$@"; }}\n'
-    program += "".join(f"{command}\nprintf '{END}%s{END}' $?\n" for command, _ in commands)
+    script = tmp_path / "bin" / "cosession"  # in the commands of `hold`, too
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m cosession "$@"\n')
+    script.chmod(0o755)
+    program = "".join(f"{command}\nprintf '{END}%s{END}' $?\n" for command, _ in commands)
     done = subprocess.run(
         ["/bin/sh", "-c", program],
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONUTF8": "1"},
+        env={
+            **os.environ,
+            "PYTHONUTF8": "1",
+            "PATH": f"{script.parent}{os.pathsep}{os.environ['PATH']}",
+        },
         timeout=120,
         check=False,
     )

@@ -99,6 +99,8 @@ class SessionBase(Generic[T]):
         self._during_turn = during_turn
         self._turn = 0
         """The number of the turn that this object has; 0 if it has none."""
+        self._joined = False
+        """Whether that turn is another process's."""
         self._queue: CommitQueue | None = None
         self._opening = threading.RLock()
         self._owner = os.getpid()
@@ -147,7 +149,8 @@ class SessionBase(Generic[T]):
 
     def after_fork_in_child(self) -> None:
         self._opening = threading.RLock()
-        self._turn = 0  # it is the parent's
+        if not self._joined:
+            self._turn = 0  # it is the parent's
 
     # ---- the state --------------------------------------------------------------------------
 
@@ -247,6 +250,23 @@ class SessionBase(Generic[T]):
         records = self._store.state.count_since(card.began.position) if same else None
         return TurnStatus(card.holder, card.began, records, tuple(self.waiting()))
 
+    def join_turn(self, key: str | None) -> bool:
+        """Write in a turn that another process has, as its child: `key` is that turn's `key`.
+
+            session.join_turn(os.environ.get("COSESSION_TURN"))  # as `cosession hold` sets it
+
+        From then on all that this object writes is part of that turn, and raises `TurnOver` once
+        it is over: at its end, or, if its process died, when somebody has settled it.
+
+        Returns:
+            Whether it is a turn of this session. Nothing happens if it isn't, or `key` is `None`.
+        """
+        token, _, path = (key or "").partition(":")
+        if path != self._store.path or not token.isdecimal():
+            return False
+        self._turn, self._joined = int(token), True
+        return True
+
     def _turn_held(self) -> TurnHeld:
         return TurnHeld(self._store.path, self.holder)
 
@@ -280,7 +300,9 @@ class SessionBase(Generic[T]):
             raise ReadOnlySession(self._store.path)
         if expect is not None and not isinstance(expect, Revision):
             raise TypeError(f"expect is a Revision, not {type(expect).__name__}")
-        return Request(name, steps, expect, turn=self._turn, decode=self._decode)
+        return Request(
+            name, steps, expect, turn=self._turn, joined=self._joined, decode=self._decode
+        )
 
     def _usage_request(self, token_count: int, expect: Revision | None) -> Request:
         return replace(self._request("record usage", expect, usage(token_count)), any_time=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from pydantic import TypeAdapter
 
+    from .changes import Change
     from .messages import Message
 
 T = TypeVar("T")
@@ -336,6 +337,25 @@ class BlockingSession(SessionBase[T], Generic[T]):
         if not queue.look() and not self._store.read_only:
             queue.try_settle()
         return self.revision
+
+    def follow(self, *, timeout: float | None = None) -> Generator[Change, None, None]:
+        """Be told what anybody does to the session, from its present state on, as it happens.
+
+            for change in session.follow():
+                match change:
+                    case Appended(records): ...
+
+        What is told, and when, is as in `Session.follow`. Ctrl-C ends it at once; closing the
+        session, on another thread, by `SessionClosed`.
+
+        Args:
+            timeout: Seconds after which it ends if nothing comes; `None` goes on, 0 tells what
+                there is.
+        """
+        from .follow import follow_blocking
+
+        self._open_queue()
+        return follow_blocking(self, timeout)
 
     def export(self, target: str | os.PathLike[str]) -> Path:
         """Copy the session, with what others wrote, into a new private file. Waits for nobody."""

@@ -58,7 +58,7 @@ class TurnBegan:
 
 @dataclass(frozen=True, slots=True)
 class TurnEnded:
-    """The turn is over, or was interrupted."""
+    """The turn is over. One that was interrupted is over when somebody has settled it."""
 
     card: TurnCard
 

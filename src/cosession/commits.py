@@ -204,10 +204,10 @@ class CommitQueue:
             self.store.lock.release()
         return True
 
-    def look(self) -> bool:
+    def look(self, *, turn: int | None = None) -> bool:
         """Fold in what can be seen without the lock. Tells whether that is everything."""
         try:
-            return self.store.look()
+            return self.store.look(turn=turn)
         finally:
             if self._closed:  # meanwhile, and nobody else would close what this opened
                 self._close_store()

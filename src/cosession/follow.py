@@ -5,7 +5,11 @@
 2. Signs come from the system, by `watchfiles` on the *folder* (a watch on the file would be lost
    with the first replace), where that is installed and works. Beneath it a heartbeat looks at the
    lock file's header and the file's status, without reading either file.
-3. A follower takes no lock. Only what a dead process left unfinished, it has settled.
+3. A follower takes no lock. Only what stays unfinished for a heartbeat, since the process that
+   wrote it is dead, it has settled.
+4. A look goes no further than to where a turn began that has not been told yet. So a turn is told
+   to begin before what it brings, and to end behind it.
+5. One `Follower` looks; two thin skins wait, one for asyncio and one for threads.
 
 **Cancellation** ends it cleanly, at any time.
 """
@@ -15,70 +19,146 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Protocol
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .changes import Change, TurnBegan, TurnEnded, change_between
-from .errors import SessionMissing
-from .records import Revision
+from .errors import SessionClosed, SessionMissing
+from .records import Revision, TurnCard
 from .store import Store, View
 
 if TYPE_CHECKING:
+    from ._base import SessionBase
+    from .blocking import BlockingSession
     from .session import Session
 
 HEARTBEAT = 0.2
 """Seconds between two looks where the system gives no signs."""
 
-_STEP = 2
+_UNDER_WAY = 0.01
+"""Seconds between two looks at a write under way: the sign for its end gets lost now and then."""
+
+_STEP = 1
 """Milliseconds for which signs are collected before they are passed on."""
 
 
-async def follow(session: Session[Any]) -> AsyncIterator[Change]:
-    """The changes of a session from its present state on; see `Session.follow`."""
-    store = session._store
-    told, turn = store.view, store.turn_that_is_on()
-    async with _signs(store) as wait:
+class _Sight(NamedTuple):
+    """What one look has seen."""
+
+    before: TurnCard | None
+    """The turn that was on when it began,"""
+    view: View
+    after: TurnCard | None
+    """and when it ended."""
+
+
+class Follower:
+    """Looks, and says what has changed since it last said anything."""
+
+    def __init__(self, session: SessionBase[Any]) -> None:
+        self._session = session
+        self._queue = session._queue
+        self._store = session._store
+        self._told = self._store.view
+        self._turn = self._store.turn_that_is_on()
+        self._traces: object = None
+        self._whole = True
+        """Whether the last look saw everything,"""
+        self._looked = 0.0
+        """when that was,"""
+        self._mend_at = 0.0
+        """and when it is time to do something about what it did not see."""
+        self._sight = _Sight(self._turn, self._told, self._turn)
+        self._found: list[Change] = []
+
+    def look(self) -> bool:
+        """See whether there is something to `take`. Blocking, on any thread, but one at a time.
+
+        Raises:
+            SessionClosed: The session was closed.
+            StorageError: The file can't be read.
+        """
         while True:
-            before = _traces(store)
-            now = store.turn_that_is_on()
-            if turn is None and now is not None:
-                yield TurnBegan(now)
-            await _look(session)
-            view = store.view
-            change = _change(told, view, session)
-            told = view
-            if change is not None:
-                yield change
-            if turn is not None and (now is None or now.token != turn.token):
-                yield TurnEnded(turn)
-                if now is not None:
-                    yield TurnBegan(now)
-            turn = now
-            if change is None:
-                await wait(before)
+            queue = self._queue
+            if queue is None or self._session._queue is not queue:
+                raise SessionClosed(f"{self._store.path}: closed while it was followed")
+            traces = _traces(self._store)
+            if traces == self._traces and not (self._store.knows_nothing or self._mend()):
+                return False
+            self._traces = traces
+            before, self._whole = self._store.turn_that_is_on(), False
+            with suppress(SessionMissing):  # a file that is gone for now has nothing new
+                self._whole = queue.look(turn=self._turn.token if self._turn else 0)
+            self._looked = time.monotonic()
+            self._mend_at = self._looked + HEARTBEAT
+            self._sight = _Sight(before, self._store.view, self._store.turn_that_is_on())
+            self._found = self._compare(self._sight)
+            if self._found or self._store.knows_nothing:
+                return bool(self._found)
+
+    def take(self) -> list[Change]:
+        """What the last look found, in its order; `history` of the session is the fold of it."""
+        view = self._store.view
+        if view is not self._sight.view and not self._store.knows_nothing:
+            # The session has done something itself meanwhile: then that is told with it.
+            self._sight = self._sight._replace(view=view)
+            self._found = self._compare(self._sight)
+        self._told = self._sight.view
+        for change in self._found:
+            match change:
+                case TurnBegan(card):
+                    self._turn = card
+                case TurnEnded():
+                    self._turn = None
+        found, self._found = self._found, []
+        return found
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for a sign at most."""
+        under_way = not self._whole and time.monotonic() - self._looked < HEARTBEAT
+        return _UNDER_WAY if under_way else HEARTBEAT
+
+    def _mend(self) -> bool:
+        """Settle what a look could not see, if nothing has moved since. Never waits."""
+        if self._whole or self._store.read_only or time.monotonic() < self._mend_at:
+            return False
+        self._mend_at = time.monotonic() + HEARTBEAT
+        with suppress(SessionMissing):
+            return self._queue is not None and self._queue.try_settle()
+        return False
+
+    def _compare(self, sight: _Sight) -> list[Change]:
+        """What leads from what has been told to what has been seen."""
+        view, told, turn = sight.view, self._told, self._turn
+        if self._store.knows_nothing:  # dropped by a Ctrl-C: the next look reads it anew
+            return []
+        change = change_between(
+            told.state, _at(told), view.state, _at(view), view.kept, self._session._codec.decode
+        )
+        changes = [] if change is None else [change]
+        marks: list[Change] = []
+        began = sight.after
+        unseen = began is not None and view.generation > 0 and _at(view) < began.began
+        if unseen or _same(began, turn):
+            began = None  # what came before it has yet to be told, or it has been told itself
+        if turn is not None and (began is not None or not _same(sight.before, turn)):
+            marks.append(TurnEnded(turn))
+        if began is not None:
+            marks.append(TurnBegan(began))
+            if _at(view) > began.began:  # an operation of this session's own has seen further
+                return marks + changes
+        return changes + marks
 
 
-def _change(told: View, view: View, session: Session[Any]) -> Change | None:
-    return change_between(
-        told.state,
-        Revision(told.generation, told.state.position),
-        view.state,
-        Revision(view.generation, view.state.position),
-        view.kept,
-        session._codec.decode,
-    )
+def _at(view: View) -> Revision:
+    return Revision(view.generation, view.state.position)
 
 
-async def _look(session: Session[Any]) -> None:
-    """Fold in what is there. A file that is gone for now has nothing new."""
-    with suppress(SessionMissing):
-        await session.refresh()
-
-
-class _Wait(Protocol):
-    async def __call__(self, before: object) -> None:
-        """Come back when there may be something new since `before`."""
+def _same(card: TurnCard | None, turn: TurnCard | None) -> bool:
+    return card is not None and turn is not None and card.token == turn.token
 
 
 def _traces(store: Store) -> object:
@@ -90,30 +170,74 @@ def _traces(store: Store) -> object:
     return (store.serial(), status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-@asynccontextmanager
-async def _signs(store: Store) -> AsyncIterator[_Wait]:
-    """Watch the session's folder, for as long as the block lasts."""
+# ---- the two skins: how they wait -----------------------------------------------------------
+
+
+def follow(session: Session[Any]) -> AsyncGenerator[Change, None]:
+    """The changes of a session from now on; see `Session.follow`."""
+    return _follow(session, Follower(session))
+
+
+async def _follow(session: Session[Any], follower: Follower) -> AsyncGenerator[Change, None]:
     sign = asyncio.Event()
-
-    async def wait(before: object) -> None:
-        while _traces(store) == before:
-            sign.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(HEARTBEAT):
-                    await sign.wait()
-
-    stop = threading.Event()
     loop = asyncio.get_running_loop()
 
     def give() -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits for a sign
             loop.call_soon_threadsafe(sign.set)
 
+    with _watching(session._store, give):
+        while True:
+            sign.clear()  # before the look: a sign that comes meanwhile counts
+            while await session._on_thread(follower.look):
+                for change in follower.take():
+                    yield change
+            with suppress(TimeoutError):
+                async with asyncio.timeout(follower.patience):
+                    await sign.wait()
+
+
+def follow_blocking(
+    session: BlockingSession[Any], timeout: float | None
+) -> Generator[Change, None, None]:
+    """The changes of a session from now on; see `BlockingSession.follow`."""
+    return _follow_blocking(session, Follower(session), timeout)
+
+
+def _follow_blocking(
+    session: BlockingSession[Any], follower: Follower, timeout: float | None
+) -> Generator[Change, None, None]:
+    # A bare lock: Ctrl-C in the middle of an `Event` may leave that unusable.
+    sign = threading.Lock()
+    sign.acquire()
+
+    def give() -> None:
+        with suppress(RuntimeError):  # there is a sign already
+            sign.release()
+
+    with _watching(session._store, give):
+        since = time.monotonic()
+        while True:
+            while follower.look():
+                yield from follower.take()
+                since = time.monotonic()
+            patience = follower.patience
+            if timeout is not None:
+                patience = min(patience, since + timeout - time.monotonic())
+            if patience <= 0:
+                return
+            sign.acquire(timeout=patience)
+
+
+@contextmanager
+def _watching(store: Store, give: Callable[[], None]) -> Iterator[None]:
+    """Watch the session's folder, for as long as the block lasts."""
+    stop = threading.Event()
     threading.Thread(
         target=_watch, args=(store, give, stop), name="cosession-follow", daemon=True
     ).start()
     try:
-        yield wait
+        yield
     finally:
         stop.set()  # the thread looks at it within a second, and nobody waits for that
 

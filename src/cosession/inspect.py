@@ -1,6 +1,7 @@
 """Look at a session file line by line, without the lock and without changing anything.
 
-1. Nothing is created, locked, written or mended. Other processes don't notice.
+1. Nothing is created, locked, written or mended. Other processes don't notice. Only where a turn
+   is on, its lock is tried, for an instant: nothing else tells a turn from an interrupted one.
 2. What is found was there at one moment: the header before and after the file's size must be the
    same, otherwise it is looked at again.
 3. Lines are read in large pieces, so memory doesn't grow with the file. What others append
@@ -36,6 +37,7 @@ from .header import Appending, Header, Identity, Replacing
 from .lock import LockFile, Peek
 from .records import Revision
 from .repair import Adopt, Cut, Splice, plan_repair
+from .turn_lock import Turns
 
 if TYPE_CHECKING:
     from typing import Self
@@ -307,6 +309,8 @@ class Inspection:
                 findings += self._header_findings(fd, lock, header, glance)
             if all(finding.code != "unfinished-append" for finding in findings):
                 findings += self._end_findings(fd)
+            if lock is not None and header is not None and header.turn:
+                findings.append(_turn_finding(self.path, lock, header.turn))
         self.findings = (*findings, *_folder_findings(self.path, glance))
 
     def _header_findings(
@@ -439,6 +443,26 @@ class _Glance:
         if not _speaks_of(header, identity, self.status.st_size):
             return True
         return header.intent is not None and not self.live
+
+
+def _turn_finding(path: str, lock: LockFile, token: int) -> Finding:
+    turns = Turns(lock.path.removesuffix(".lock") + ".turn", beside=path)
+    card = turns.read()
+    known = card if card is not None and card.token == token else None
+    who = known.holder if known else "a terminal that left no card"
+    try:
+        held = turns.held()
+    except OSError:  # a reader who can't even try the lock gives it the benefit of the doubt
+        held = True
+    if held:
+        return Finding("turn", f"it is the turn of {who}")
+    where = f", which began at revision {known.began}," if known else ""
+    return Finding(
+        "interrupted-turn",
+        f"the turn of {who}{where} was interrupted, and nobody can write messages before "
+        "`cosession heal --turn keep` or `--turn roll-back` has settled it",
+        problem=True,
+    )
 
 
 def _identity(status: os.stat_result) -> Identity:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .messages import Message
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Session(SessionBase[T], Generic[T]):
@@ -460,7 +461,7 @@ class Session(SessionBase[T], Generic[T]):
             await _uncancelled(asyncio.to_thread(queue.try_settle))
         return self.revision
 
-    async def follow(self) -> AsyncIterator[Change]:
+    def follow(self) -> AsyncGenerator[Change, None]:
         """Be told what anybody does to the session, from its present state on, as it happens.
 
             async for change in session.follow():
@@ -469,7 +470,8 @@ class Session(SessionBase[T], Generic[T]):
 
         Whenever a change is told, `history` is the fold of what has been told. Nothing is told
         twice or left out, whatever happens to the file: what happens between two looks is told in
-        one. A turn that begins and ends between two looks is not told.
+        one. A turn is told to begin before what it brings, and to end behind it; one that begins
+        and ends between two looks is not told.
 
         Where `watchfiles` is installed (`pip install cosession[follow]`), it wakes within some
         milliseconds of a change, else within a quarter of a second.
@@ -478,8 +480,13 @@ class Session(SessionBase[T], Generic[T]):
         """
         from .follow import follow
 
-        async for change in follow(self):
-            yield change
+        self._open_queue()
+        return follow(self)
+
+    async def _on_thread(self, work: Callable[[], R]) -> R:
+        """Have something short done on a thread, to its end."""
+        done: R = await _uncancelled(asyncio.to_thread(work))
+        return done
 
     async def load(self) -> None:
         """Decode every message on a thread, so that `history` costs the event loop nothing."""

@@ -77,6 +77,8 @@ class Request:
     expect: Revision | None = None
     turn: int = 0
     """The turn that it is part of; 0 if none."""
+    joined: bool = False
+    """Whether that is another process's, which alone can tell it from one that is over."""
     any_time: bool = False
     """Whether somebody else's turn is no obstacle: a token count carries no order."""
     begins: Callable[[Revision], int] | None = None
@@ -289,10 +291,12 @@ class Store:
 
     # ---- reading without the lock -----------------------------------------------------------
 
-    def look(self) -> bool:
+    def look(self, *, turn: int | None = None) -> bool:
         """Fold in what others wrote, without the lock. Tells whether all of the file was seen.
 
-        Where it wasn't, a change is under way, or was left over by a process that died, or a
+        With `turn`, no further than to where another turn than that one began, if one is on.
+
+        Where not all was seen, a change is under way, or was left over by a process that died, or a
         program that takes no lock replaced the file: `settle` sees the rest.
         """
         with self._mutex, self.lock.peeking() as peek, translated(self.path, "read the session"):
@@ -301,14 +305,16 @@ class Store:
                     return False
                 header = peek() if peek else None
                 torn = header is None and peek is not None and not peek.empty()
-                if not torn and (seen := self._look(header, peek)) is not None:
+                if not torn and (seen := self._look(header, peek, turn)) is not None:
                     return seen
                 time.sleep(0.0002 * 2**attempt)
             # The header stays unreadable or speaks of another file: the file itself counts.
             self._look(None, None)
             return False
 
-    def _look(self, header: Header | None, peek: Peek | None) -> bool | None:
+    def _look(
+        self, header: Header | None, peek: Peek | None, turn: int | None = None
+    ) -> bool | None:
         """One attempt; None if the header and the file that was found don't belong together."""
         self._follow_path()
         with self._data() as fd:
@@ -331,6 +337,10 @@ class Store:
             state = self._base(generation, identity, kept, size)
             if generation == 0 and _mark(fd, state.position) != self._view.mark:
                 state = State()
+            if header and turn is not None and header.turn not in (0, turn):
+                card = self.turns.read()
+                if card and card.token == header.turn and card.began.generation == generation:
+                    size = committed = max(state.position, card.began.position)
             for piece in files.read_lines(fd, state.position, committed):
                 state = state.fold(piece)
             if size > state.position and (header is None or header.intent is None):
@@ -436,12 +446,25 @@ class Store:
 
     def turn_that_is_on(self) -> TurnCard | None:
         """The card of the turn that the header names, live or interrupted. Takes no lock."""
+        header = self._glimpse()
+        while header is not None and header.turn:
+            card = self.turns.read()
+            if card and card.token == header.turn:
+                return card
+            last, header = header, self._glimpse()
+            if header == last:  # otherwise it is over, and the card was that of the next one
+                return self._unknown_turn(header)
+        return None
+
+    def _glimpse(self) -> Header | None:
+        """The header, without the lock; a few looks if it is just being written."""
         with self.lock.peeking() as peek:
-            header = peek() if peek else None
-        if header is None or not header.turn:
-            return None
-        card = self.turns.read()
-        return card if card and card.token == header.turn else self._unknown_turn(header)
+            for _ in range(_LOOKS):
+                header = peek() if peek else None
+                if header is not None or peek is None or peek.empty():
+                    return header
+                time.sleep(0.0002)
+        return None
 
     # ---- settling, under the lock -----------------------------------------------------------
 
@@ -719,6 +742,8 @@ class Store:
         """Raise, unless the request may be carried out as far as turns go."""
         if request.settles and request.settles != header.turn:
             raise TurnOver(f"{self.path}: the turn is over; another terminal has settled it")
+        if request.joined and request.turn != header.turn:
+            raise TurnOver(f"{self.path}: the turn is over that this was to be part of")
         if request.turn and not header.turn:
             # The lock file was made anew; the turn's own lock is still ours.
             return replace(header, turn=request.turn)

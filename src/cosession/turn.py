@@ -37,6 +37,8 @@ class TurnBase(Generic[T]):
     """What the two kinds of turns have in common."""
 
     def __init__(self, base: SessionBase[T], label: str, expect: Revision | None = None) -> None:
+        if base._joined:
+            raise TurnOver(f"{base.path}: in another process's turn there are no turns")
         self._base = base
         self._label = label
         self._expect = expect
@@ -53,6 +55,12 @@ class TurnBase(Generic[T]):
         if self._began is None:
             raise TurnOver(f"{self._base.path}: the turn has not begun")
         return self._began
+
+    @property
+    def key(self) -> str:
+        """What a child process needs to write in this turn; see `join_turn`."""
+        self._require_on()
+        return f"{self._token}:{self._base.path}"
 
     @property
     def requested(self) -> Holder | None:
@@ -183,6 +191,15 @@ class InterruptedBase(Generic[T]):
         self.began = card.began
         self.card = card
 
+    def _keep_request(self, *, close_tool_calls: bool) -> Request:
+        if not close_tool_calls:
+            return self._settle_request("keep a turn")
+        # A child of the dead process may still be writing in the turn, the result of a call even.
+        return replace(
+            self._settle_request("keep a turn", self._base._closing(self.began)),
+            expect=self._base.revision,
+        )
+
     def _settle_request(self, name: str, *steps: Step) -> Request:
         request = self._base._request(name, None, *steps)
         return replace(request, alone=True, ends=True, settles=self.card.token)
@@ -200,10 +217,14 @@ class InterruptedTurn(InterruptedBase[T]):
 
         With `close_tool_calls`, its calls that have no result get one that says so: without that,
         no model's API takes the conversation any more.
+
+        Raises:
+            TurnOver: Somebody else has settled it.
+            Conflict: A child of the process that died, which has joined the turn, wrote meanwhile.
         """
         await self._session.refresh()
-        steps = (self._base._closing(self.began),) if close_tool_calls else ()
-        await self._session._settle_turn(self._settle_request("keep a turn", *steps), timeout)
+        request = self._keep_request(close_tool_calls=close_tool_calls)
+        await self._session._settle_turn(request, timeout)
 
     async def roll_back(self, *, timeout: float | None = None) -> Path | None:
         """Revert to where the turn began, also if it has replaced the file since.
@@ -227,8 +248,8 @@ class BlockingInterruptedTurn(InterruptedBase[T]):
     def keep(self, *, close_tool_calls: bool = True, timeout: float | None = None) -> None:
         """Leave what the turn wrote, with a result for each of its calls that has none."""
         self._session.refresh()
-        steps = (self._base._closing(self.began),) if close_tool_calls else ()
-        self._session._settle_turn(self._settle_request("keep a turn", *steps), timeout)
+        request = self._keep_request(close_tool_calls=close_tool_calls)
+        self._session._settle_turn(request, timeout)
 
     def roll_back(self, *, timeout: float | None = None) -> Path | None:
         """Revert to where the turn began; where the old file was kept."""

@@ -28,12 +28,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "fork": ("fork", "Make a new session of the beginning of one."),
     "heal": ("heal", "Settle what processes that died left behind."),
+    "hold": ("hold", "Run a command inside a turn."),
     "log": ("log", "List reverts, rotated files, forks and checkpoints: the lineage."),
     "restore": ("rewind", "Bring a rotated file back: the undo of a revert."),
     "revert": ("rewind", "Go back to a checkpoint; the old file is kept."),
     "show": ("show", "Show the conversation."),
     "status": ("status", "Tell where a session stands, whose turn it is and who waits."),
+    "tail": ("tail", "Show the end of the conversation, and what comes."),
     "verify": ("verify", "Check every line, and look for leftovers."),
+    "who": ("who", "Tell which terminals are on the session, and whose turn it is."),
 }
 """Each subcommand's module and its short help, so that listing them imports none."""
 

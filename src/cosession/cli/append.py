@@ -11,7 +11,7 @@ from ..blocking import BlockingSession
 from ..codec import InvalidLine, parse
 from ..errors import InvalidMessage
 from ..records import Revision
-from .options import common, durability, file_argument, settings, writing
+from .options import common, durability, file_argument, join_turn, settings, writing
 from .output import patience
 
 
@@ -68,6 +68,7 @@ def append(
         raise click.UsageError(f"Nothing to append: {source} is empty.")
     lock_dir = settings().lock_dir
     session = BlockingSession(file, durability=durability, lock_dir=lock_dir)
+    join_turn(session)
     with patience(file, lock_dir, "appending"), session:
         try:
             revision = session.append(messages, timeout=timeout, expect=expect)

@@ -8,7 +8,7 @@ import click
 
 from ..blocking import BlockingSession
 from ..records import Revision
-from .options import common, durability, file_argument, settings, writing
+from .options import common, durability, file_argument, join_turn, settings, writing
 from .output import patience
 
 
@@ -35,6 +35,7 @@ def checkpoint(
     """
     lock_dir = settings().lock_dir
     session = BlockingSession(file, durability=durability, lock_dir=lock_dir)
+    join_turn(session)
     with patience(file, lock_dir, "setting a checkpoint"), session:
         number = session.checkpoint(timeout=timeout, expect=expect)
     click.echo(str(number))

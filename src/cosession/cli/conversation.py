@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..codec import Checkpoint, Origin, SystemPrompt, Unknown, Usage
-from ..inspect import Line
 from ..messages import Message
+from ..records import Damage
 from .output import printable
 
 _ARGUMENT_LENGTH = 40
@@ -41,40 +41,55 @@ class Glyphs:
     mark: str = "·"
     damaged: str = "✗"
     more: str = "…"
+    rule: str = "──"
 
 
-ASCII_GLYPHS = Glyphs("->", "-", "x", "...")
+ASCII_GLYPHS = Glyphs("->", "-", "x", "...", "--")
+
+Item = Message | SystemPrompt | Usage | Checkpoint | Origin | Unknown | Damage
+"""What a session's records are, for those who read it: what `Appended.records` holds."""
 
 
 class Conversation:
-    """Turns lines into rows, one after the other; remembers which tool was called how."""
+    """Turns records into rows, one after the other; remembers which tool was called how."""
 
     def __init__(self, *, full: bool = False, glyphs: Glyphs | None = None) -> None:
         self._full = full
-        self._glyphs = glyphs or Glyphs()
+        self.glyphs = glyphs or Glyphs()
         self._tools: dict[str, str] = {}
         self._compact = True
         """Whether the row before was a single line, and so needs no empty one behind it."""
 
-    def rows(self, line: Line) -> Iterator[Row]:
-        """The rows of one line of the file."""
-        if line.message is None:
-            rows = list(self._mark_rows(line))
+    def rows(self, item: Item, raw: bytes = b"", *, pending: bool = False) -> Iterator[Row]:
+        """The rows of one record.
+
+        Args:
+            item: The record.
+            raw: Its bytes, where they are known: they are shown if it means nothing to us.
+            pending: Whether it is not there yet, as far as readers are concerned.
+        """
+        if isinstance(item, Message):
+            rows = list(self._message_rows(item))
+            spaced, self._compact = True, False
+        else:
+            rows = list(self._mark_rows(item, raw, pending))
             spaced = not self._compact
             self._compact = True
-        else:
-            rows = list(self._message_rows(line.message))
-            spaced, self._compact = True, False
         if rows and spaced:
             yield Row(0, (("", ""),))
         yield from rows
 
+    def event(self, text: str) -> Iterator[Row]:
+        """A row about what happened to the session."""
+        if not self._compact:
+            yield Row(0, (("", ""),))
+        self._compact = True
+        yield Row(0, ((f"{self.glyphs.rule} {printable(text)}", "event"),))
+
     # ---- records that are no messages -------------------------------------------------------
 
-    def _mark_rows(self, line: Line) -> Iterator[Row]:
-        match line.record:
-            case None:
-                return
+    def _mark_rows(self, item: Item, raw: bytes, pending: bool) -> Iterator[Row]:
+        match item:
             case SystemPrompt(text):
                 yield self._mark("system prompt", f"{len(text):,} characters")
                 yield from self._folded(text, "dim", lines=2, characters=200)
@@ -86,15 +101,15 @@ class Conversation:
                 yield self._mark(f"forked from {printable(parent)}", f"at {printable(at)}")
             case Unknown():
                 yield self._mark("another program's record")
-                yield from self._folded(_text(line.raw), "dim", lines=1, characters=160)
-            case _:
-                what = "unfinished line" if line.pending else "damaged line"
-                where = f" at offset {line.offset}, {len(line.raw):,} bytes: {line.reason}"
-                yield Row(0, ((f"{self._glyphs.damaged} {what}", "damaged"), (where, "dim")))
-                yield from self._folded(_text(line.raw), "dim", lines=1, characters=160)
+                yield from self._folded(_text(raw), "dim", lines=1, characters=160)
+            case Damage(offset, length, reason):
+                what = "unfinished line" if pending else "damaged line"
+                where = f" at offset {offset}, {length:,} bytes: {printable(reason)}"
+                yield Row(0, ((f"{self.glyphs.damaged} {what}", "damaged"), (where, "dim")))
+                yield from self._folded(_text(raw), "dim", lines=1, characters=160)
 
     def _mark(self, text: str, detail: str = "") -> Row:
-        parts = ((f"{self._glyphs.mark} {text}", "dim"),)
+        parts = ((f"{self.glyphs.mark} {text}", "dim"),)
         return Row(0, (*parts, (f" ({detail})", "dim")) if detail else parts)
 
     # ---- messages ---------------------------------------------------------------------------
@@ -179,7 +194,7 @@ class Conversation:
         if isinstance(call, dict) and isinstance(call.get("id"), str):
             self._remember(call["id"], name)
         value = _parsed(arguments)
-        arrow = f"{self._glyphs.call} "
+        arrow = f"{self.glyphs.call} "
         if self._full:
             yield Row(2, ((arrow, "call"), (_short(name, 60), "call")))
             text = value if isinstance(value, str) else _json(value, indent=2)
@@ -198,12 +213,12 @@ class Conversation:
             return ""
         if not isinstance(value, dict):
             text = value if isinstance(value, str) else _json(value)
-            return _short(text, _ARGUMENTS_LENGTH, self._glyphs.more)
+            return _short(text, _ARGUMENTS_LENGTH, self.glyphs.more)
         pairs = (
-            f"{key}={_short(_json(item), _ARGUMENT_LENGTH, self._glyphs.more)}"
+            f"{key}={_short(_json(item), _ARGUMENT_LENGTH, self.glyphs.more)}"
             for key, item in value.items()
         )
-        return _short(", ".join(pairs), _ARGUMENTS_LENGTH, self._glyphs.more)
+        return _short(", ".join(pairs), _ARGUMENTS_LENGTH, self.glyphs.more)
 
     # ---- folding ----------------------------------------------------------------------------
 
@@ -220,7 +235,7 @@ class Conversation:
         if rest <= 20:
             yield Row(2, ((text, style),))
             return
-        more = f"{self._glyphs.more} {rest:,} more characters"
+        more = f"{self.glyphs.more} {rest:,} more characters"
         yield Row(2, ((start, style), (f" {more}", "fold")))
 
 

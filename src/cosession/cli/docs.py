@@ -77,6 +77,58 @@ status 4
 
 A script that must not hang gives up with `--timeout SECONDS`, and then ends with status 3.
 
+## Side by side
+
+`tail -f` shows what anybody does to the session, as it happens; `who` tells which terminals are on
+it, and whose turn it is.
+
+```console
+$ cosession append chat.jsonl "hi"
+...
+$ cosession tail -n 1 chat.jsonl
+user
+  hi
+$ cosession who chat.jsonl || echo "status $?"
+cosession: chat.jsonl: nobody is there
+status 1
+```
+
+## In one piece
+
+`hold` runs any command inside a turn, as flock(1) runs it inside a lock: other terminals' messages
+come before or behind all that the command writes.
+
+```console
+$ echo 'cosession append chat.jsonl "What day is it?"' > answer.sh
+$ echo 'date +%A | cosession append chat.jsonl --role assistant' >> answer.sh
+$ cosession hold chat.jsonl --label answering -- sh answer.sh
+...
+$ cosession hold chat.jsonl -- sh -c 'exit 5' || echo "status $?"
+status 5
+```
+
+The commands inside know from the environment variable `COSESSION_TURN` in whose turn they are; a
+program in Python calls `session.join_turn(os.environ.get("COSESSION_TURN"))`. The name is good for
+as long as the session says that this turn is on. Whatever the command leaves running gets status 4
+once `hold` has ended.
+
+If `hold` itself is killed, its turn is interrupted. The command, if it goes on, still writes in the
+turn, and nobody else writes messages, until somebody settles the turn: from then on the command
+gets status 4, too. So between a call and its result there is never anybody else's message.
+
+A terminal that dies in its turn leaves something to decide: `verify` and `heal` say so, with
+status 1, and
+
+```console
+$ cosession append chat.jsonl "hi"
+...
+$ cosession heal --turn keep chat.jsonl
+nothing to settle
+```
+
+keeps what it wrote, with a result for each tool call that has none; `--turn roll-back` reverts to
+where the turn began.
+
 ## Another language
 
 A process that isn't written in Python starts the command, and reads the session as JSON Lines:
@@ -169,6 +221,7 @@ of the file named before:
 |---|---|
 | `NO_COLOR` | no colours |
 | `FORCE_COLOR` | colours even where the output isn't a terminal |
+| `COSESSION_TURN` | the turn to write in: set by `hold` for its command |
 | `PAGER`, `LESS` | what `show` pages with on a terminal, and its flags; by default `less -FRX` |
 
 ## All commands

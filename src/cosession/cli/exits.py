@@ -24,12 +24,16 @@ from ..errors import (
     SyncFailed,
     TurnHeld,
     TurnInterrupted,
+    TurnOver,
     TurnTimeout,
     UnknownCheckpoint,
     UnknownRevision,
     UnknownRotation,
     Unsettled,
 )
+
+TURN_VARIABLE = "COSESSION_TURN"
+"""Names the turn in which a command of `cosession hold` may write."""
 
 
 class Exit(IntEnum):
@@ -49,10 +53,10 @@ class Exit(IntEnum):
 
 MEANINGS: dict[Exit, str] = {
     Exit.OK: "it is done; for verify: nothing is off",
-    Exit.OFF: "something is off: damaged lines, leftovers of a process that died",
+    Exit.OFF: "something is off: damaged lines, leftovers of a process that died; for who: nobody",
     Exit.USAGE: "the command line, or a message given to it, is not valid",
     Exit.BUSY: "another process kept the session busy until the timeout",
-    Exit.CONFLICT: "messages came in since --expect; or no such checkpoint, revision or file",
+    Exit.CONFLICT: "messages came in since --expect; no such checkpoint, revision or file; no turn",
     Exit.STORAGE: "the system refused: disk full, no permission, I/O error",
     Exit.NO_SESSION: "there is no session at that path",
     Exit.DEFECT: "a defect of cosession itself",
@@ -86,8 +90,15 @@ def explain(error: Exception) -> Failure:
             return Failure(
                 Exit.CONFLICT,
                 f"{error.path}: the turn of {error.card.holder} was interrupted",
-                f"{_UNCHANGED}a program on the session has to keep or to roll back what it wrote; "
-                f"it began at revision {error.card.began}",
+                f"{_UNCHANGED}`cosession heal --turn keep {_quoted(error.path)}` keeps what it "
+                "wrote, `--turn roll-back` reverts to where it began, the old file kept",
+            )
+        case TurnOver():
+            return Failure(
+                Exit.CONFLICT,
+                str(error),
+                f"{_UNCHANGED}`cosession hold` that set {TURN_VARIABLE} has ended, or its turn was "
+                "settled; without that variable it is an operation of its own",
             )
         case LockTimeout():
             who = f"{error.holder}" if error.holder else "another program"

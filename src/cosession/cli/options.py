@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
 
+from .._base import SessionBase
 from ..records import Revision
+from .exits import TURN_VARIABLE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,6 +27,11 @@ class Settings:
 def settings() -> Settings:
     """Those of the running command."""
     return click.get_current_context().find_root().ensure_object(Settings)
+
+
+def join_turn(session: SessionBase[Any]) -> bool:
+    """Have a session write in the turn of the `cosession hold` around us, if it is on that one."""
+    return session.join_turn(os.environ.get(TURN_VARIABLE))
 
 
 def common(command: F) -> F:

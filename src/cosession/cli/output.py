@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .. import files
-from ..lock import LockFile
+from ..store import Store
+from .exits import TURN_VARIABLE
 
 if TYPE_CHECKING:
     import rich.progress
+
+    from ..records import Holder
 
 NOTICE_AFTER = 1.0
 """Seconds of silence before anything is said about waiting or progress."""
@@ -119,14 +121,20 @@ class _Situation:
 
     def __init__(self, path: str, lock_dir: str | None, doing: str) -> None:
         self._path, self._doing = path, doing
-        self._lock = LockFile(files.lock_path(files.resolve(path), lock_dir), beside=path)
+        self._store = Store(path, create=False, read_only=True, lock_dir=lock_dir)
 
     def waiting(self) -> str:
         """For whom it waits; empty if it does not."""
-        holder = self._lock.holder()
+        holder = self._store.lock.holder() or self._holder_of_turn()
         if holder is None or holder.pid == os.getpid():
             return ""
         return printable(f"{self._path}: waiting for {holder} ... (Ctrl-C gives up)")
+
+    def _holder_of_turn(self) -> Holder | None:
+        card = self._store.turn_that_is_on()
+        if card is None or os.environ.get(TURN_VARIABLE, "").startswith(f"{card.token}:"):
+            return None  # or it is the turn that this command is part of
+        return card.holder
 
     def text(self) -> str:
         return self.waiting() or printable(f"{self._path}: {self._doing} ...")

@@ -10,7 +10,7 @@ import click
 from ..blocking import BlockingSession
 from ..codec import Checkpoint
 from ..records import Revision
-from .options import Settings, common, durability, file_argument, settings, writing
+from .options import Settings, common, durability, file_argument, join_turn, settings, writing
 from .output import complain, patience, write_path
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def revert(
     """
     lock_dir = settings().lock_dir
     session = BlockingSession(file, durability=durability, create=False, lock_dir=lock_dir)
+    join_turn(session)
     with patience(file, lock_dir, "reverting"), session:
         rotated = session.revert_to(checkpoint, timeout=timeout, expect=expect)
     write_path(rotated)
@@ -103,6 +104,7 @@ def restore(
     """
     lock_dir = settings().lock_dir
     session = BlockingSession(file, durability=durability, create=False, lock_dir=lock_dir)
+    join_turn(session)
     with patience(file, lock_dir, "restoring"), session:
         rotated = session.restore(number, timeout=timeout, expect=expect)
     write_path(rotated)
@@ -130,6 +132,7 @@ def clear(
     """
     lock_dir = settings().lock_dir
     session = BlockingSession(file, durability=durability, create=False, lock_dir=lock_dir)
+    join_turn(session)
     with patience(file, lock_dir, "clearing"), session:
         rotated = session.clear(timeout=timeout, expect=expect)
     if rotated is None:

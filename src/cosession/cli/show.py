@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
 
 from ..codec import InvalidLine, parse
 from ..inspect import Inspection, Line
-from .conversation import ASCII_GLYPHS, Conversation, Glyphs, Row
+from .conversation import Conversation
 from .exits import Exit
 from .options import common, file_argument, settings
-from .output import Progress, can_print, complain, decorated, write_json
-
-_STYLES = {
-    "user": "bold green",
-    "assistant": "bold cyan",
-    "tool": "bold yellow",
-    "system": "bold magenta",
-    "other": "bold",
-    "call": "yellow",
-    "result": "",
-    "thought": "italic dim",
-    "fold": "dim italic",
-    "damaged": "bold red",
-}
-
-Writer = Callable[[Iterable[Row]], str]
+from .output import Progress, complain, decorated, write_json
+from .paint import glyphs, item_of, painter
 
 
 @click.command(
@@ -135,47 +121,19 @@ def _strict(raw: bytes) -> Any:
 
 
 def _written(lines: Iterable[Line], full: bool) -> Iterator[str]:
-    glyphs = Glyphs() if can_print("→·✗…") else ASCII_GLYPHS
-    conversation = Conversation(full=full, glyphs=glyphs)
-    write = _coloured() if decorated() else _plain
+    conversation, write = Conversation(full=full, glyphs=glyphs()), painter()
     first = True
     for line in lines:
-        rows = list(conversation.rows(line))
+        item = item_of(line)
+        if item is None:
+            continue
+        rows = list(conversation.rows(item, line.raw, pending=line.pending))
         if first and rows:
             first = False
             if not rows[0].text:
                 del rows[0]
         if rows:
             yield write(rows)
-
-
-def _plain(rows: Iterable[Row]) -> str:
-    return "".join(row.text + "\n" for row in rows)
-
-
-def _coloured() -> Writer:
-    from rich.console import Console
-    from rich.text import Text
-    from rich.theme import Theme
-
-    console = Console(theme=Theme(_STYLES), highlight=False, force_terminal=True)
-
-    def wrapped(row: Row) -> Iterator[Text]:
-        text = Text()
-        for part, style in row.parts:
-            text.append(part, style)
-        for line in text.wrap(console, max(20, console.width - row.indent), overflow="fold"):
-            line.rstrip()
-            yield Text(" " * row.indent).append_text(line)
-
-    def write(rows: Iterable[Row]) -> str:
-        with console.capture() as capture:
-            for row in rows:
-                for line in wrapped(row):
-                    console.print(line, no_wrap=True, overflow="ignore", crop=False)
-        return capture.get()
-
-    return write
 
 
 def _print(chunks: Iterator[str], pager: bool | None) -> None:
