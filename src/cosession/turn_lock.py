@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import _platform
+from . import _platform, trace
 from .files import translated
 from .lock import KernelLock
 from .records import Holder, Revision, TurnCard
@@ -90,6 +90,13 @@ class Turns:
                 return None
 
 
+class _TracedLock(KernelLock):
+    traced: trace.TurnHold | None
+
+    def _trace(self, sink: trace.Sink) -> None:
+        self.traced = trace.TurnHold(sink, self._beside)
+
+
 class TurnLock:
     """The turn's lock, and the turnstile in front of it.
 
@@ -100,7 +107,8 @@ class TurnLock:
     def __init__(self, path: str, *, beside: str) -> None:
         self.path = path
         self._turnstile = KernelLock(f"{path}.queue", beside=beside)
-        self._lock = KernelLock(path, beside=beside)
+        self._lock = _TracedLock(path, beside=beside)
+        self.session = beside
 
     @property
     def held(self) -> bool:
@@ -120,7 +128,10 @@ class TurnLock:
         if not self._turnstile.acquire(wanted=wanted):
             return False
         try:
-            return self._lock.acquire(wanted=wanted)
+            came = self._lock.acquire(wanted=wanted)
+            if not wanted():
+                self._lock.traced = None  # it is handed on at once
+            return came
         finally:
             self._turnstile.release()
 
@@ -133,6 +144,8 @@ class TurnLock:
         """Say who has the turn, and where it begins. The lock is held."""
         card = {"turn": token, "generation": began.generation, "position": began.position}
         self._lock.write_at(_CARD_AT, _packed(card | _self(label)))
+        if self._lock.traced is not None:
+            self._lock.traced.began(label)
 
 
 def new_token() -> int:
@@ -178,6 +191,8 @@ class Ticket:
         self._waiting = False
         self._given_up = False
         self._error: OSError | None = None
+        self._asked = 0 if trace.sink is None else trace.now()
+        self._traced: trace.TurnWait | None = None
 
     def try_now(self) -> bool:
         """Take the lock if it is free and nobody waits for it."""
@@ -192,6 +207,9 @@ class Ticket:
         moment to take it first.
         """
         self._waiting = True
+        if trace.sink is not None:
+            asked = self._asked or trace.now()
+            self._traced = trace.TurnWait(trace.sink, self.lock.session, asked)
         threading.Thread(
             target=self._wait, args=(when_it_comes, behind), name="cosession-turn", daemon=True
         ).start()
@@ -206,8 +224,14 @@ class Ticket:
         """Let go of the lock, or of the wait for it. The lock is handed on when it comes."""
         with self._guard:
             self._given_up = True
+            self._wait_is_over("gave up")
             if not self._waiting:
                 self.lock.close()
+
+    def _wait_is_over(self, outcome: str) -> None:
+        traced, self._traced = self._traced, None
+        if traced is not None:
+            traced.ended(outcome)
 
     def _wait(self, when_it_comes: Callable[[], object], behind: Callable[[], bool] | None) -> None:
         try:
@@ -222,4 +246,5 @@ class Ticket:
             if self._given_up:
                 self.lock.close()
                 return
+            self._wait_is_over("failed" if self._error else "came")
         when_it_comes()
