@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "heal": ("heal", "Settle what processes that died left behind."),
     "revert": ("rewind", "Go back to a checkpoint; the old file is kept."),
     "show": ("show", "Show the conversation."),
+    "timeline": ("timeline", "Show who waited for whom, and how long, from a trace."),
     "verify": ("verify", "Check every line, and look for leftovers."),
 }
 """Each subcommand's module and its short help, so that listing them imports none."""
