@@ -14,8 +14,9 @@ PACKAGE = Path(cosession.__file__).parent
 
 LAYERS = (
     "errors", "records", "codec", "state", "edits", "changes", "header", "repair", "messages",
-    "_platform", "_fork", "lock", "files", "documents", "card", "presence", "lineage", "turn_lock",
-    "store", "transfer", "inspect", "commits", "_base", "follow", "turn", "session", "blocking",
+    "_platform", "_fork", "trace", "lock", "files", "documents", "card", "presence", "lineage",
+    "turn_lock", "store", "transfer", "inspect", "commits", "_base", "follow", "turn", "session",
+    "blocking",
 )  # fmt: skip
 """From the bottom to the top, as `docs/design.md` lists them; nothing imports upwards."""
 

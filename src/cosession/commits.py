@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from math import isnan
 from typing import TypeVar
 
-from . import _fork, _platform
+from . import _fork, _platform, trace
 from .errors import CosessionError, LockTimeout, SessionClosed
 from .files import translated
 from .records import Outcome
@@ -116,6 +116,8 @@ class CommitQueue:
         self._closed = False
         self._slow_until = 0.0
         """When the last slow commit on an event loop's thread is forgotten."""
+        self._refused = 0
+        """For the trace: since when what waits has waited for another process; 0 if it hasn't."""
         _fork.watch(self)
 
     def add(self, operation: Operation) -> None:
@@ -127,19 +129,26 @@ class CommitQueue:
         with self._guard:
             if self._closed:
                 raise SessionClosed(f"{self.store.path}: the session is closed")
+            if not self._waiting:
+                self._refused = 0
             self._waiting.append(operation)
             operation.queued = True
 
     def withdraw(self, operation: Operation) -> bool:
         """Take back what still waits; False if it is being committed, or settled already."""
+        gave_up = False
         with self._guard:
             if operation in self._waiting:
                 rest = deque(filter(lambda other: other is not operation, self._waiting))
                 # In one go: Ctrl-C comes behind calls only, and finds it withdrawn, or waiting.
                 operation.withdrawn, self._waiting = True, rest
+                gave_up = self._refused > 0
             elif not operation.queued:
                 operation.withdrawn = True
-            return operation.withdrawn
+        if gave_up and trace.sink is not None:
+            waited = time.monotonic() - operation.since
+            trace.gave_up(trace.sink, self.store.path, operation.request.name, waited)
+        return operation.withdrawn
 
     def call_when_settled(self, operation: Operation, callback: Callable[[], None]) -> None:
         """Call back on the settling thread, or here and now if it is settled."""
@@ -182,6 +191,7 @@ class CommitQueue:
         began = time.monotonic()
         try:
             if not self.store.lock.try_acquire():
+                self._is_refused()
                 return False
         except (CosessionError, OSError):
             return False  # a thread will find out again, and say so
@@ -256,9 +266,15 @@ class CommitQueue:
                 self._thread = thread  # not before: there may be none to be had, or Ctrl-C comes
             self._work.notify_all()
 
+    def _is_refused(self) -> None:
+        """Note that what waits waits for another process by now."""
+        if trace.sink is not None:
+            self._refused = self._refused or trace.now()
+
     def _pass_now(self) -> bool:
         with translated(self.store.lock.path, "take the lock"):
             if not self.store.lock.try_acquire():
+                self._is_refused()
                 return False
         self._commit()
         return True
@@ -294,6 +310,8 @@ class CommitQueue:
                 results = commit([operation.request for operation in taken], settled)
             if results is None:
                 self._queue_again(taken, settled)
+            elif taken and self.store.lock.traced is not None:
+                self._note(self.store.lock.traced, taken, results)
             self.store.lock.release()
             if results is not None:
                 self._settle(taken, results)
@@ -306,6 +324,14 @@ class CommitQueue:
             insist(lambda: self._queue_again(taken, settled))
             raise
         return results is not None
+
+    def _note(
+        self, traced: trace.Commit, taken: Sequence[Operation], results: Sequence[Result]
+    ) -> None:
+        """Add to the trace's line what the pass did, and since when it waited."""
+        traced.asked, self._refused = self._refused, 0
+        traced.operations = [operation.request.name for operation in taken]
+        traced.failed = sum(isinstance(result, Exception) for result in results)
 
     def _queue_again(self, taken: Sequence[Operation], settled: dict[int, Result]) -> None:
         """Settle those that have a result, and let the others wait as before."""

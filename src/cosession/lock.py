@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from . import _fork, _platform
+from . import _fork, _platform, trace
 from .errors import NotASession
 from .header import (
     CARD_AT,
@@ -55,6 +55,8 @@ class KernelLock:
         self._beside = beside
         """The data file, whose owner and mode the lock file gets when it is made."""
         self.held = False
+        self.traced: trace.Hold | None = None
+        """What the trace is going to say of the lock being held, if anything is traced."""
         self._fd = -1
         self._node: tuple[int, int] | None = None
         _fork.watch(self)
@@ -122,14 +124,24 @@ class KernelLock:
         finally:
             if not self.held:
                 self._reopen()
+        if self.held and trace.sink is not None:
+            self._trace(trace.sink)
         return self.held
+
+    def _trace(self, sink: trace.Sink) -> None:
+        """Begin to trace that the lock is held, if it is a lock of which that is of interest."""
 
     def release(self) -> None:
         """Unlock, if it is locked."""
         if self.held:
+            if self.traced is not None:
+                self.traced.until = trace.now()
+            traced, self.traced = self.traced, None
             self.held = False
             _platform.unlock(self._fd)
             self._let_go()
+            if traced is not None:
+                traced.tell()
 
     def close(self) -> None:
         """Unlock and close."""
@@ -148,6 +160,7 @@ class KernelLock:
 
     def after_fork_in_child(self) -> None:
         self.held = False  # it is the parent's; closing leaves it with the parent
+        self.traced = None
         self._close()
 
     @contextmanager
@@ -207,6 +220,8 @@ def _is_plain(fd: int) -> bool:
 class LockFile(KernelLock):
     """The session's lock, and the header in its file."""
 
+    traced: trace.Commit | None
+
     def __init__(self, path: str, *, beside: str) -> None:
         super().__init__(path, beside=beside)
         self._card_tails: dict[str, bytes] = {}
@@ -216,13 +231,26 @@ class LockFile(KernelLock):
         super().after_fork_in_child()
         self._card_tails.clear()
 
+    def _trace(self, sink: trace.Sink) -> None:
+        self.traced = trace.Commit(sink, self._beside, self._left_over())
+
+    def _left_over(self) -> Holder | None:
+        """Whose announcement has been left over, by a process that died; the lock is held."""
+        try:
+            header = _read_header(self._fd)
+            if header is None or header.intent is None:
+                return None
+            return _read_card(self._fd)
+        except OSError:
+            return None  # whoever settles it will say so
+
     def holder(self) -> Holder | None:
         """Who seems to have the lock, for a message to people. May be called on any thread."""
         with self.peeking() as peek:
             if peek is None:
                 return None
             pid = _platform.holder_of(peek.fd)
-            card = unpack_card(_platform.pread(peek.fd, SPANS_AT - CARD_AT, CARD_AT))
+            card = _read_card(peek.fd)
             header = peek()
         if header and header.intent and (pid is None or (card and card.pid == pid)):
             return card
@@ -252,11 +280,15 @@ class LockFile(KernelLock):
         self.write_at(HEADER_AT, pack(header, self._serial) + self._card(operation) + table)
         if durable:
             _platform.sync_data(self._fd)
+        if self.traced is not None:
+            self.traced.announced(header.intent)
 
     def publish(self, header: Header) -> None:
         """Write a header without an intent."""
         self._serial += 1
         self.write_at(HEADER_AT, pack(header, self._serial))
+        if self.traced is not None:
+            self.traced.published(header)
 
     def _card(self, operation: str) -> bytes:
         tail = self._card_tails.get(operation)
@@ -292,6 +324,10 @@ def _read_header(fd: int) -> Header | None:
     head = _platform.pread(fd, HEADER_SIZE, HEADER_AT)
     size = spans_size(head)
     return unpack(head, _platform.pread(fd, size, SPANS_AT) if size else b"")
+
+
+def _read_card(fd: int) -> Holder | None:
+    return unpack_card(_platform.pread(fd, SPANS_AT - CARD_AT, CARD_AT))
 
 
 def _command_of(pid: int) -> str:

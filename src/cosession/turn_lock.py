@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from . import _platform, presence
+from . import _platform, presence, trace
 from .card import from_json, own_card, to_json
 from .files import translated
 from .lock import KernelLock
@@ -91,6 +91,13 @@ class Turns:
                 return None
 
 
+class _TracedLock(KernelLock):
+    traced: trace.TurnHold | None
+
+    def _trace(self, sink: trace.Sink) -> None:
+        self.traced = trace.TurnHold(sink, self._beside)
+
+
 class TurnLock:
     """The turn's lock, and the turnstile in front of it.
 
@@ -102,7 +109,7 @@ class TurnLock:
         self.path = path
         self.beside = beside
         self._turnstile = KernelLock(f"{path}.queue", beside=beside)
-        self._lock = KernelLock(path, beside=beside)
+        self._lock = _TracedLock(path, beside=beside)
 
     @property
     def held(self) -> bool:
@@ -122,7 +129,10 @@ class TurnLock:
         if not self._turnstile.acquire(wanted=wanted):
             return False
         try:
-            return self._lock.acquire(wanted=wanted)
+            came = self._lock.acquire(wanted=wanted)
+            if not wanted():
+                self._lock.traced = None  # it is handed on at once
+            return came
         finally:
             self._turnstile.release()
 
@@ -135,6 +145,8 @@ class TurnLock:
         """Say who has the turn, and where it begins. The lock is held."""
         card = {"turn": token, "generation": began.generation, "position": began.position}
         self._lock.write_at(_CARD_AT, _packed(card | to_json(own_card(label))))
+        if self._lock.traced is not None:
+            self._lock.traced.began(label)
 
 
 def new_token() -> int:
@@ -161,6 +173,8 @@ class Ticket:
         self._error: OSError | None = None
         self._over = threading.Event()
         """Set when nobody waits any more."""
+        self._asked = 0 if trace.sink is None else trace.now()
+        self._traced: trace.TurnWait | None = None
 
     def try_now(self) -> bool:
         """Take the lock if it is free and nobody waits for it."""
@@ -175,6 +189,9 @@ class Ticket:
         moment to take it first.
         """
         self._waiting = True
+        if trace.sink is not None:
+            asked = self._asked or trace.now()
+            self._traced = trace.TurnWait(trace.sink, self.lock.beside, asked)
         threading.Thread(
             target=self._wait, args=(when_it_comes, behind), name="cosession-turn", daemon=True
         ).start()
@@ -190,8 +207,14 @@ class Ticket:
         self._over.set()
         with self._guard:
             self._given_up = True
+            self._wait_is_over("gave up")
             if not self._waiting:
                 self.lock.close()
+
+    def _wait_is_over(self, outcome: str) -> None:
+        traced, self._traced = self._traced, None
+        if traced is not None:
+            traced.ended(outcome)
 
     def _wait(self, when_it_comes: Callable[[], object], behind: Callable[[], bool] | None) -> None:
         try:
@@ -208,4 +231,5 @@ class Ticket:
             if self._given_up:
                 self.lock.close()
                 return
+            self._wait_is_over("failed" if self._error else "came")
         when_it_comes()

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("show", "Show the conversation."),
     "status": ("status", "Tell where a session stands, whose turn it is and who waits."),
     "tail": ("tail", "Show the end of the conversation, and what comes."),
+    "timeline": ("timeline", "Show who waited for whom, and how long, from a trace."),
     "verify": ("verify", "Check every line, and look for leftovers."),
     "who": ("who", "Tell which terminals are on the session, and whose turn it is."),
 }

@@ -197,6 +197,23 @@ rotated      2 files, the newest chat_2.jsonl
 turn         nobody's
 ```
 
+## Who waits for whom
+
+While `COSESSION_TRACE` names a file, every program on a session appends to it when it waited for a
+turn or for a commit, and when it had it. `timeline` makes a table and a picture of that:
+
+```console
+$ export COSESSION_TRACE="$PWD/trace.jsonl"
+$ cosession append chat.jsonl "hi"
+...:...
+$ cosession timeline trace.jsonl --svg timeline.svg
+trace.jsonl: 3 events of 1 terminal on 1 session in ... s
+...
+timeline.svg
+```
+
+What both look like, what is in such a file, and how to trace from Python: [trace.md](trace.md).
+
 ## Exit status
 
 | status | meaning |
@@ -222,6 +239,7 @@ of the file named before:
 | `NO_COLOR` | no colours |
 | `FORCE_COLOR` | colours even where the output isn't a terminal |
 | `COSESSION_TURN` | the turn to write in: set by `hold` for its command |
+| `COSESSION_TRACE` | a file that tells afterwards who waited for whom ([trace.md](trace.md)) |
 | `PAGER`, `LESS` | what `show` pages with on a terminal, and its flags; by default `less -FRX` |
 
 ## All commands
