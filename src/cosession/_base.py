@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from . import _fork, files, lineage
+from .batch import Request
 from .codec import encode_system_prompt, encode_usage
 from .commits import CommitQueue
 from .edits import Add, AddCheckpoint, Clear, CutTo, Restore, RevertTo, SetSystemPrompt, Step
@@ -29,7 +30,7 @@ from .errors import (
 from .files import translated
 from .records import Damage, Fork, Holder, Outcome, Repair, Revision, TurnCard, TurnStatus
 from .state import History, State
-from .store import Request, Store
+from .store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -283,7 +284,11 @@ class SessionBase(Generic[T]):
 
     def _interrupted_card(self) -> TurnCard | None:
         card = self._store.turn_that_is_on()
-        return None if card is None or self._store.turns.held() else card
+        if card is None or self._store.turns.held():
+            return None
+        # It may have ended between the two looks, and been another one's by now.
+        now = self._store.turn_that_is_on()
+        return card if now is not None and now.token == card.token else None
 
     @property
     def _codec(self) -> MessageCodec[Any]:

@@ -27,12 +27,12 @@ from ._base import (
     rotated_path,
     system_prompt,
 )
+from .batch import Request
 from .commits import CommitQueue, Operation, insist, tries_once
 from .edits import Clear, RevertTo
 from .errors import Conflict, SessionClosed, TurnHeld, TurnOver
 from .files import translated
 from .records import Fork, Holder, Outcome, Revision, TurnStatus
-from .store import Request
 from .turn import BlockingInterruptedTurn, BlockingTurn
 from .turn_lock import Ticket, TurnLock
 

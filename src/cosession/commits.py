@@ -23,10 +23,11 @@ from math import isnan
 from typing import TypeVar
 
 from . import _fork, _platform, trace
+from .batch import Request, Result
 from .errors import CosessionError, LockTimeout, SessionClosed
 from .files import translated
 from .records import Outcome
-from .store import Request, Result, Store
+from .store import Store
 
 T = TypeVar("T")
 

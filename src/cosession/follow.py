@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .changes import Change, TurnBegan, TurnEnded, change_between
 from .errors import SessionClosed, SessionMissing
+from .reading import View
 from .records import Revision, TurnCard
-from .store import Store, View
+from .store import Store
 
 if TYPE_CHECKING:
     from ._base import SessionBase

@@ -31,12 +31,12 @@ from ._base import (
     rotated_path,
     system_prompt,
 )
+from .batch import Request
 from .commits import CommitQueue, Operation, tries_once
 from .edits import Clear, RevertTo
 from .errors import Conflict, CosessionError, SessionClosed, TurnHeld, TurnOver
 from .files import translated
 from .records import Fork, Holder, Outcome, Revision, TurnStatus
-from .store import Request
 from .turn import InterruptedTurn, Turn
 from .turn_lock import Ticket, TurnLock
 

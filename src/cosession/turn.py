@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._base import rotated_path
+from .batch import Request
 from .edits import Step
 from .errors import TurnOver
 from .records import Fork, Holder, Outcome, Revision, TurnCard
-from .store import Request
 from .turn_lock import TurnLock, new_token
 
 if TYPE_CHECKING:

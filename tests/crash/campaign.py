@@ -18,8 +18,8 @@ from typing import Any
 
 import portalocker.utils  # noqa: F401
 
-import cosession.messages
-import cosession.store
+import cosession.messages  # noqa: F401
+from cosession import healing, reading, store
 
 from . import mutants
 from .examine import Reference, examine, leftovers
@@ -392,8 +392,9 @@ def main(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--most", type=int, default=10)
     options = parser.parse_args(arguments)
     logging.getLogger("cosession").addHandler(logging.NullHandler())
-    cosession.store._GRACE = 0.002  # nobody else is writing here,
-    cosession.store._LOOKS = 5  # so what is unreadable stays so
+    healing._GRACE = 0.002  # nobody else is writing here,
+    for module in (reading, healing, store):  # so what is unreadable stays so
+        setattr(module, "LOOKS", 5)
     if options.mutant:
         mutants.apply(options.mutant)
     setting = Setting(

@@ -29,7 +29,7 @@ class Mutant:
 
 
 _APPEND = "cosession.store:Store._append"
-_EXCHANGE = "cosession.store:Store._exchange"
+_EXCHANGE = "cosession.replacing:FileReplacer._exchange"
 
 _WRITE = "files.write_all(fd, data…"
 _ANNOUNCE = "self.lock.announce(…"
@@ -41,7 +41,7 @@ MUTANTS = {
     # ---- an append's steps ------------------------------------------------------------------
     "published before the bytes are written": Mutant(
         _APPEND,
-        {_WRITE: "self._publish(fd, header, start + len(data), data[-_MARK:])\n{line}"},
+        {_WRITE: "self._publish(fd, header, start + len(data), data[-MARK:])\n{line}"},
         "append-many",
         "kill",
     ),
@@ -104,10 +104,17 @@ MUTANTS = {
         "kill",
     ),
     "new file not synced before the replace": Mutant(
-        "cosession.store:Store._fill", {"_platform.sync_data(new…": "pass"}, "revert", "order"
+        "cosession.replacing:FileReplacer._fill",
+        {"_platform.sync_data(new…": "pass"},
+        "revert",
+        "order",
     ),
     "folder not synced after the replace": Mutant(
-        "cosession.store:Store._replace", {"if self.durable": "if False"}, "revert", "order", _POWER
+        "cosession.replacing:FileReplacer._replace",
+        {"if self.durable": "if False"},
+        "revert",
+        "order",
+        _POWER,
     ),
     "no last look before the replace": Mutant(
         _EXCHANGE, {"self._require_untouched(…": "pass"}, "prompt-on-filled", "disturb"
@@ -129,13 +136,13 @@ MUTANTS = {
         "kill",
     ),
     "repair cuts whatever is there": Mutant(
-        "cosession.store:plan_repair",
+        "cosession.healing:plan_repair",
         {"ours_to_the_end = …": "ours_to_the_end = True"},
         "append-many",
         "kill_and_more",
     ),
     "cut bytes not put aside": Mutant(
-        "cosession.store:Store._finish_append",
+        "cosession.healing:FileHealer._finish_append",
         {"where = files.put_aside(…": "where = self.path"},
         "append-many",
         "kill",
@@ -147,23 +154,23 @@ MUTANTS = {
         "cosession.files:remove_leftovers", {"os.unlink(…": "pass"}, "revert", "kill"
     ),
     "open line of another program not closed": Mutant(
-        "cosession.store:Store._close_last_line",
+        "cosession.healing:FileHealer._close_last_line",
         {'files.write_all(fd, b"\\n"…': "pass"},
         "append-one",
         "kill_and_more",
     ),
     "foreign lines behind a torn append are cut with it": Mutant(
-        "cosession.store:Store._splice",
+        "cosession.replacing:FileReplacer._splice",
         {"edges = […": "size = cuts[-1][1]\n{line}"},
         "append-many",
         "splice",
     ),
     # ---- undoing ----------------------------------------------------------------------------
     "failed append not undone": Mutant(
-        _APPEND, {"if not self._undo_append(…": "if False:"}, "append-many", "fail"
+        _APPEND, {"undone = self._undo_append(…": "undone = True"}, "append-many", "fail"
     ),
     "failed replace not undone": Mutant(
-        "cosession.store:Store._undo_exchange", {"os.unlink(…": "pass"}, "revert", "fail"
+        "cosession.replacing:FileReplacer._undo_exchange", {"os.unlink(…": "pass"}, "revert", "fail"
     ),
     "undoing cuts foreign bytes": Mutant(
         "cosession.store:Store._undo_append",
@@ -181,13 +188,13 @@ MUTANTS = {
     ),
     # ---- reading ----------------------------------------------------------------------------
     "reader ignores announcements": Mutant(
-        "cosession.store:Store._look",
+        "cosession.reading:FileReader._look",
         {"(header is None or header.intent is None)": "True"},
         "append-many",
         "kill",
     ),
     "reader ignores the header": Mutant(
-        "cosession.store:Store._look",
+        "cosession.reading:FileReader._look",
         {"status = os.fstat(fd)": "header, peek = None, None\nstatus = os.fstat(fd)"},
         "append-many",
         "kill",
