@@ -1,0 +1,56 @@
+"""Who is who: the names under which terminals are present, and cards in words."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from typing import Any
+
+from ...records import Holder
+from ...session import Session
+
+
+class People:
+    """The terminals on a session, as of the last look."""
+
+    def __init__(self, session: Session[Any]) -> None:
+        self._session = session
+        self._names: dict[tuple[str, int], str] = {}
+
+    async def look(self) -> list[Holder]:
+        """The terminals that are there now, the longest there first."""
+        there = await asyncio.to_thread(self._session.terminals)
+        self._names |= {(card.host, card.pid): card.operation for card in there}
+        return there
+
+    def name(self, holder: Holder) -> str:
+        """`ada@host`: the name under which it is present, else its user's."""
+        name = self._names.get((holder.host, holder.pid)) or holder.user or "somebody"
+        return f"{name}@{holder.host}" if holder.host else name
+
+    def at_work(self, holder: Holder) -> str:
+        """Who has the turn, with what, for how long."""
+        what = f", {holder.operation}" if holder.operation else ""
+        return f"{self.name(holder)}{what}, {elapsed(holder.since)}"
+
+
+def is_me(holder: Holder) -> bool:
+    """Whether it is this process's card."""
+    return (holder.pid, holder.host) == (os.getpid(), socket.gethostname()[: len(holder.host)])
+
+
+def elapsed(since: float) -> str:
+    """`8 s`, `3 min`, `2 h`: how long ago that was."""
+    seconds = max(0, int(time.time() - since))
+    if seconds < 120:
+        return f"{seconds} s"
+    return f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h"
+
+
+def clock(since: float) -> str:
+    """`14:02:11`, with the date if that isn't today."""
+    then = time.localtime(since)
+    today = then[:3] == time.localtime()[:3]
+    return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", then)
