@@ -36,8 +36,10 @@ _GRACE = 2.0
 _LONGEST_LINE = 64 << 20
 _RECORDS_AHEAD = 100
 
+_APART: dict[str, Any]
+"""How a process is started in a group of its own."""
 if sys.platform == "win32":
-    _APART: dict[str, Any] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    _APART = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     _KILL = signal.SIGTERM
 else:
     _APART = {"start_new_session": True}

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import textwrap
 from collections.abc import Callable
 
 from prompt_toolkit import PromptSession
@@ -49,9 +50,14 @@ class EditorScreen:
             return False  # and the line is empty again
 
         def message() -> FormattedText:
-            status = listener.status()
-            above = [("class:status", f"{status}\n")] if status else []
-            return FormattedText([*above, ("class:prompt bold", self._prompt)])
+            width = max(20, self._output.get_size().columns - 1)
+            lines = [
+                part
+                for line in listener.status()
+                for part in textwrap.wrap(line, width, subsequent_indent="  ", drop_whitespace=True)
+            ]
+            status = "".join(f"{line}\n" for line in lines)
+            return FormattedText([("dim", status), ("bold", self._prompt)])
 
         session: PromptSession[str] = PromptSession(
             message,

@@ -32,8 +32,8 @@ class People:
 
     def at_work(self, holder: Holder) -> str:
         """Who has the turn, with what, for how long."""
-        what = f", {holder.operation}" if holder.operation else ""
-        return f"{self.name(holder)}{what}, {elapsed(holder.since)}"
+        what = f"{holder.operation}, " if holder.operation else ""
+        return f"{self.name(holder)} ({what}{elapsed(holder.since)})"
 
 
 def is_me(holder: Holder) -> bool:

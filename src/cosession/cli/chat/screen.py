@@ -34,8 +34,8 @@ class Listener(Protocol):
     def interrupted(self) -> None:
         """Ctrl-C was pressed."""
 
-    def status(self) -> str:
-        """What is going on, in a line that changes; empty if nothing is."""
+    def status(self) -> list[str]:
+        """What is going on, in lines that change."""
 
 
 class Screen(Protocol):

@@ -76,6 +76,8 @@ class Chat:
         """The user is being asked something."""
         self._waiting = self._answering = 0.0
         """Since when, if at all."""
+        self._current = ""
+        """The line that is worked on."""
         self._last_interrupt = -_TWICE
         self._left = False
 
@@ -165,29 +167,37 @@ class Chat:
         self._left = True
         self.screen.leave()
 
-    def status(self) -> str:
+    def status(self) -> list[str]:
         more = f" · {count} more to come" if (count := self._lines.qsize()) else ""
-        return printable(self._status() + more).replace("\n", " ")
+        lines = [self._status() + more]
+        if self.is_waiting and self._current:
+            lines.append(f"  {self._current}")
+        return [" ".join(printable(line).split("\n")) for line in lines if line]
 
     def _status(self) -> str:
         if self._answer is not None:
             return "keep, or roll back?"
-        if self._answering:
-            return f"the agent answers, {elapsed(self._answering)} · Ctrl-C stops it"
         holder = self.view.turn.holder if self.view.turn else None
-        if holder is None or is_me(holder):
+        another = holder is not None and not is_me(holder)
+        if self._answering and not (self.is_waiting and another):
+            return f"the agent answers, {elapsed(self._answering)} · Ctrl-C stops it"
+        if holder is None or not another:
             return ""
         at_work = self.people.at_work(holder)
+        if self._answering:
+            return f"handed over to {at_work}; the agent goes on · Ctrl-C stops it"
         if self.is_waiting:
             return f"waiting for {at_work} · /take asks for the turn, Ctrl-C gives up"
-        return f"{at_work}: has the turn"
+        return f"it is the turn of {at_work}"
 
     # ---- working on lines -------------------------------------------------------------------
 
     async def _work_on_lines(self) -> None:
         await self._perform(self.settle())  # of a terminal that died before this one came
         while (line := await self._lines.get()) is not None:
+            self._current = line
             await self._perform(self._line(line))
+            self._current = ""
 
     async def _perform(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something that Ctrl-C can cancel."""
