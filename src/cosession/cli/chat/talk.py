@@ -198,6 +198,8 @@ class Chat:
             self._current = line
             await self._perform(self._line(line))
             self._current = ""
+            if self._left:
+                return
 
     async def _perform(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something that Ctrl-C can cancel."""
