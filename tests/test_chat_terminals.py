@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -12,7 +14,17 @@ if sys.platform == "win32":
 
 pytest.importorskip("prompt_toolkit", reason="the line editor is prompt_toolkit's")
 
-from chat.support import CALL, RESULT, Agent, contents, is_alive, messages, record, wait_until
+from chat.support import (
+    CALL,
+    PATIENCE,
+    RESULT,
+    Agent,
+    contents,
+    is_gone,
+    messages,
+    record,
+    wait_until,
+)
 from chat.terminal import CTRL_C, CTRL_D, Terminal
 from cosession import BlockingSession
 
@@ -75,21 +87,21 @@ def test_the_turn_is_handed_over_between_a_call_and_the_next(path: Path, agent: 
     command = agent.takes(
         [record(CALL), ["await", "result"], record(RESULT), ["await", "end"], ["print", "done"]]
     )
-    with Terminal(path, "ada", "--agent", command) as ada:
-        with Terminal(path, "bob", "--agent", "echo:0") as bob:
-            ada.enter("time?")
-            bob.sees("→ clock()", "it is the turn of ada@")
-            bob.enter("hello?")
-            bob.sees("waiting for ada@", "hello?", "bob>")
-            bob.enter("/take")
-            bob.sees("asked ada@")
-            with BlockingSession(path, read_only=True) as session:
-                wait_until(lambda: session.refresh() and session.holder, "ada has the turn")
-            assert "handed over" not in ada.text()
-            agent.let("result")
-            ada.sees("bob@", "asks for the turn: handed over", "You said: hello?")
-            agent.let("end")
-            bob.sees("You said: hello?", "done")
+    with (
+        Terminal(path, "ada", "--agent", command) as ada,
+        Terminal(path, "bob", "--agent", "echo:0") as bob,
+    ):
+        ada.enter("time?")
+        bob.sees("→ clock()", "it is the turn of ada@")
+        bob.enter("hello?")
+        bob.sees("waiting for ada@", "hello?", "bob>")
+        bob.enter("/take")
+        bob.sees("asked ada@")
+        assert "handed over" not in ada.text()
+        agent.let("result")
+        ada.sees("bob@", "asks for the turn: handed over", "You said: hello?")
+        agent.let("end")
+        bob.sees("You said: hello?", "done")
     assert contents(path) == ["time?", None, "12:30", "hello?", "You said: hello?", "done"]
 
 
@@ -97,21 +109,26 @@ def test_an_answer_whose_question_was_taken_back_is_shown_and_not_written(
     path: Path, agent: Agent
 ) -> None:
     """Who got the turn cleared the session: the answer has no place in it any more."""
-    command = agent.takes([["await", "end"], ["print", "too late"], ["await", "never"]])
-    with Terminal(path, "ada", "--agent", command) as ada:
-        with BlockingSession(path) as session:
-            ada.enter("time?")
-            ada.sees("the agent answers")
-            session.refresh()
-            # It waits for the turn first: who hands over gives the others a moment only.
-            from threading import Thread
+    command = agent.takes(
+        [["await", "end"], ["print", "too late"], ["touch", "printed"], ["await", "never"]]
+    )
 
-            clearing = Thread(target=session.clear)
-            clearing.start()
-            wait_until(lambda: session.request_turn("bob"), "ada is asked")
-            clearing.join(timeout=60)
-            assert not clearing.is_alive()
-        ada.sees("asks for the turn", "cleared", "its answer is not written")
+    def take_and_clear() -> None:
+        with BlockingSession(path) as session, session.turn("clearing", timeout=PATIENCE):
+            agent.let("end")
+            wait_until((agent.folder / "printed").exists, "the agent has printed its answer")
+            session.clear()
+
+    with Terminal(path, "ada", "--agent", command) as ada:
+        ada.enter("time?")
+        ada.sees("the agent answers")
+        clearing = Thread(target=take_and_clear)
+        clearing.start()
+        with BlockingSession(path) as session:
+            assert session.request_turn("bob")
+        clearing.join(timeout=PATIENCE)
+        assert not clearing.is_gone()
+        ada.sees("asks for the turn", "cleared", "its answer is not written", "too late")
         ada.shows_prompt("")
     assert contents(path) == []
 
@@ -143,11 +160,16 @@ def test_ctrl_c_stops_the_agent_and_all_that_it_started(path: Path, agent: Agent
         with BlockingSession(path) as session:
             assert (session.holder, session.interrupted) == (None, None)
         history = messages(path)
-        assert [message["role"] for message in history] == ["user", "assistant", "assistant", "tool"]
+        assert [message["role"] for message in history] == [
+            "user",
+            "assistant",
+            "assistant",
+            "tool",
+        ]
         assert history[3]["tool_call_id"] == "c1"
         for name in ("pid-0", "child"):
             pid = int((agent.folder / name).read_text())
-            wait_until(lambda pid=pid: not is_alive(pid), f"the agent's {name} is gone")
+            wait_until(partial(is_gone, pid), f"the agent's {name} is gone")
 
 
 def test_ctrl_c_clears_the_line_and_twice_it_leaves(path: Path) -> None:
@@ -181,7 +203,7 @@ def test_the_turn_of_a_killed_chat_is_found_and_decided_about(
         bob.sees("You said: hello?")
         agent.let("end")
         pid = int((agent.folder / "pid-0").read_text())
-        wait_until(lambda: not is_alive(pid), "the agent ended when it could print no more")
+        wait_until(partial(is_gone, pid), "the agent ended when it could print no more")
     if decision == "keep":
         assert [message["role"] for message in messages(path)][:3] == ["user", "assistant", "tool"]
     assert contents(path)[-2:] == ["hello?", "You said: hello?"]

@@ -1,7 +1,7 @@
 """An agent that does what its test has written down, step by step: `python scripted.py FOLDER`.
 
-The steps are in `FOLDER/steps.json`, one list for each run:
-`["print", text]`, `["complain", text]`, `["await", name]` (until there is such a file),
+The steps are in `FOLDER/steps.json`, one list for each run: `["print", text]`,
+`["complain", text]`, `["await", name]` (until there is such a file), `["touch", name]`,
 `["exit", status]`, `["child"]` (start a process that lives on). What it has read is left in
 `FOLDER/seen-N.json`.
 """
@@ -35,6 +35,8 @@ def main() -> None:
                 deadline = time.monotonic() + PATIENCE
                 while not (folder / values[0]).exists() and time.monotonic() < deadline:
                     time.sleep(0.02)
+            case "touch":
+                (folder / values[0]).touch()
             case "child":
                 child = subprocess.Popen(
                     [sys.executable, "-c", f"import time; time.sleep({PATIENCE})"]

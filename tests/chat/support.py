@@ -135,13 +135,13 @@ def record(value: dict[str, Any]) -> list[Any]:
     return ["print", json.dumps(value)]
 
 
-def is_alive(pid: int) -> bool:
-    """Whether there is such a process, and it isn't a zombie. For Linux and macOS."""
+def is_gone(pid: int) -> bool:
+    """Whether there is no such process, or only a zombie. For Linux and macOS."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return False
+        return True
     state = subprocess.run(
         ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
     ).stdout
-    return not state.startswith("Z")
+    return state.startswith("Z")

@@ -17,6 +17,8 @@ from types import TracebackType
 
 import pyte
 
+from cosession.cli.output import printable
+
 from .support import PATIENCE
 
 _ROWS, _COLUMNS = 60, 100
@@ -54,7 +56,7 @@ class Terminal:
         os.close(slave)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self._prompt = f"{name}>"
+        self._prompt = f"{printable(name)}>"
 
     def __enter__(self) -> Terminal:
         self.sees(self._prompt)

@@ -13,7 +13,7 @@ from ...session import Session
 from ..conversation import ASCII_GLYPHS, Glyphs
 from ..exits import Exit, explain
 from ..options import common, file_argument, settings
-from ..output import can_print, complain, decorated
+from ..output import can_print, complain, decorated, printable
 from ..show import _coloured, _plain
 from .agent import Agent
 from .screen import choose
@@ -83,7 +83,7 @@ async def _talk(
     file: str, agent: Agent, name: str | None, interrupted: Interrupted, last: int | None
 ) -> Exit:
     known = name or user() or "somebody"
-    screen = choose(f"{known}> ")
+    screen = choose(f"{printable(known)}> ")
     async with Session(file, lock_dir=settings().lock_dir) as session:
         conversation = Chat(
             session,

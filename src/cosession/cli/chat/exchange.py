@@ -160,6 +160,7 @@ class Exchange:
             )
         with self._chat.waiting():
             await turn.hand_over()
+        await self._chat.view.caught_up(self._session.revision)
 
     async def _drop(self, run: Run) -> None:
         """The question is gone, and with it the place for an answer."""

@@ -39,6 +39,9 @@ Interrupted = Literal["ask", "keep", "roll-back"]
 _PATIENCE = 0.3
 """Seconds of waiting for a turn before anything is said about it."""
 
+_LOOK = 0.3
+"""Seconds between two looks whether another terminal has decided in the meantime."""
+
 _TWICE = 2.0
 """Seconds within which a second Ctrl-C leaves."""
 
@@ -72,8 +75,8 @@ class Chat:
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
         self._work: asyncio.Task[None] | None = None
         self._at_once: set[asyncio.Task[None]] = set()
-        self._answer: asyncio.Future[str] | None = None
-        """The user is being asked something."""
+        self._replies: asyncio.Queue[str] | None = None
+        """Where lines go while the user is being asked something."""
         self._waiting = self._answering = 0.0
         """Since when, if at all."""
         self._current = ""
@@ -134,8 +137,8 @@ class Chat:
         line = line.strip()
         if not line:
             return
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(line)
+        if self._replies is not None:
+            self._replies.put_nowait(line)
         elif self.screen.interactive and self._is_at_once(line):
             self._begin(self._guarded(self._line(line)))
         else:
@@ -175,7 +178,7 @@ class Chat:
         return [" ".join(printable(line).split("\n")) for line in lines if line]
 
     def _status(self) -> str:
-        if self._answer is not None:
+        if self._replies is not None:
             return "keep, or roll back?"
         holder = self.view.turn.holder if self.view.turn else None
         another = holder is not None and not is_me(holder)
@@ -351,28 +354,33 @@ class Chat:
         since = clock(found.holder.since)
         what = f", {found.holder.operation}," if found.holder.operation else ""
         self.tell(f"{self.people.name(found.holder)} died in a turn{what} that began at {since}")
-        while True:
-            self.tell("keep what it wrote, or roll it back? (keep / roll back)")
-            match (await self._reply()).lower()[:1]:
+        self._replies = asyncio.Queue()
+        try:
+            return await self._reply(self._replies)
+        finally:
+            while not self._replies.empty():  # what was typed ahead is not lost
+                self._lines.put_nowait(self._replies.get_nowait())
+            self._replies = None
+
+    async def _reply(self, replies: asyncio.Queue[str]) -> Interrupted | None:
+        asked = False
+        while self._found_interrupted() is not None:
+            if not asked:
+                self.tell("keep what it wrote, or roll it back? (keep / roll back)")
+                asked = True
+            try:
+                async with asyncio.timeout(_LOOK):
+                    reply = await replies.get()
+            except TimeoutError:
+                continue
+            match reply.lower()[:1]:
                 case "k":
                     return "keep"
                 case "r":
                     return "roll-back"
-            if self._found_interrupted() is None:
-                self.tell("another terminal has settled it")
-                return None
-
-    async def _reply(self) -> str:
-        """The next line that is entered; nothing if the question settles itself."""
-        self._answer = asyncio.get_running_loop().create_future()
-        try:
-            while self._found_interrupted() is not None:
-                await asyncio.wait({self._answer}, timeout=0.5)
-                if self._answer.done():
-                    return self._answer.result()
-            return ""
-        finally:
-            self._answer = None
+            asked = False
+        self.tell("another terminal has settled it")
+        return None
 
     # ---- telling ----------------------------------------------------------------------------
 
