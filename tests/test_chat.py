@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -258,6 +259,7 @@ def test_it_waits_for_another_terminals_turn_and_shows_what_came_in_it(
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     encoding="utf-8",
+                    env=os.environ | {"PYTHONUTF8": "1"},
                 )
             )
             assert process.stdin is not None

@@ -127,7 +127,7 @@ def test_an_answer_whose_question_was_taken_back_is_shown_and_not_written(
         with BlockingSession(path) as session:
             assert session.request_turn("bob")
         clearing.join(timeout=PATIENCE)
-        assert not clearing.is_gone()
+        assert not clearing.is_alive()
         ada.sees("asks for the turn", "cleared", "its answer is not written", "too late")
         ada.shows_prompt("")
     assert contents(path) == []

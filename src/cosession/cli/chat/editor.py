@@ -51,13 +51,9 @@ class EditorScreen:
 
         def message() -> FormattedText:
             width = max(20, self._output.get_size().columns - 1)
-            lines = [
-                part
-                for line in listener.status()
-                for part in textwrap.wrap(line, width, subsequent_indent="  ", drop_whitespace=True)
-            ]
+            lines = [part for line in listener.status() for part in _wrapped(line, width)]
             status = "".join(f"{line}\n" for line in lines)
-            return FormattedText([("dim", status), ("bold", self._prompt)])
+            return FormattedText([("", "\n"), ("ansimagenta", status), ("bold", self._prompt)])
 
         session: PromptSession[str] = PromptSession(
             message,
@@ -106,6 +102,11 @@ class EditorScreen:
             await self._write()
             if self._writing is not None:
                 await asyncio.wait({self._writing})
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.wrap(line, width, subsequent_indent=f"{indent}  ")
 
 
 def _bindings(interrupted: Callable[[], None]) -> KeyBindings:

@@ -171,27 +171,27 @@ class Chat:
         self.screen.leave()
 
     def status(self) -> list[str]:
-        more = f" · {count} more to come" if (count := self._lines.qsize()) else ""
-        lines = [self._status() + more]
-        if self.is_waiting and self._current:
-            lines.append(f"  {self._current}")
-        return [" ".join(printable(line).split("\n")) for line in lines if line]
+        lines = self._status()
+        if count := self._lines.qsize():
+            lines.append(f"  and {count} more to come")
+        return [" ".join(printable(line).split("\n")) for line in lines]
 
-    def _status(self) -> str:
+    def _status(self) -> list[str]:
         if self._replies is not None:
-            return "keep, or roll back?"
+            return ["keep, or roll back?"]
         holder = self.view.turn.holder if self.view.turn else None
         another = holder is not None and not is_me(holder)
         if self._answering and not (self.is_waiting and another):
-            return f"the agent answers, {elapsed(self._answering)} · Ctrl-C stops it"
+            return [f"the agent answers, {elapsed(self._answering)} · Ctrl-C stops it"]
         if holder is None or not another:
-            return ""
+            return []
         at_work = self.people.at_work(holder)
         if self._answering:
-            return f"handed over to {at_work}; the agent goes on · Ctrl-C stops it"
+            return [f"handed over to {at_work}; the agent goes on · Ctrl-C stops it"]
         if self.is_waiting:
-            return f"waiting for {at_work} · /take asks for the turn, Ctrl-C gives up"
-        return f"it is the turn of {at_work}"
+            what = f"  {self._current}"
+            return [f"waiting for {at_work}", what, "  /take asks for the turn, Ctrl-C gives up"]
+        return [f"it is the turn of {at_work}"]
 
     # ---- working on lines -------------------------------------------------------------------
 
