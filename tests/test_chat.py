@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -244,17 +245,22 @@ def test_the_last_messages_are_shown_on_request(path: Path) -> None:
 # ---- with others --------------------------------------------------------------------------------
 
 
-def test_it_waits_for_another_terminals_turn_and_shows_what_came_in_it(
-    path: Path, agent: Agent
-) -> None:
-    """It says for whom it waits; the other's turn stays together, and its agent sees all of it."""
-    command = agent.takes([["print", "mine"]])
+class Ended(NamedTuple):
+    """What a chat left behind."""
+
+    status: int
+    shown: str
+    complaints: str
+
+
+def after_a_turn(path: Path, line: str, *options: str) -> Ended:
+    """A chat in a process of its own, whose only line waited for another one's turn."""
     with ExitStack() as running:
         with BlockingSession(path) as session, session.turn("pondering") as turn:
             turn.append({"role": "user", "content": "theirs"})
             process = running.enter_context(
                 subprocess.Popen(
-                    [*COMMAND, str(path), "--agent", command],
+                    [*COMMAND, str(path), *options],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -265,17 +271,36 @@ def test_it_waits_for_another_terminals_turn_and_shows_what_came_in_it(
             assert process.stdin is not None
             assert process.stdout is not None
             assert process.stderr is not None
-            process.stdin.write("ours\n")
+            process.stdin.write(f"{line}\n")
             process.stdin.close()
             waiting = process.stderr.readline()
+            assert "waiting for" in waiting
+            assert "pondering" in waiting
             turn.append({"role": "assistant", "content": "their answer"})
         shown, complaints = process.stdout.read(), process.stderr.read()
-    assert "waiting for" in waiting
-    assert "pondering" in waiting
-    assert (process.returncode, complaints) == (0, "")  # it has been waited for
+    return Ended(process.returncode, shown, complaints)
+
+
+def test_it_waits_for_another_terminals_turn_and_shows_what_came_in_it(
+    path: Path, agent: Agent
+) -> None:
+    """It says for whom it waits; the other's turn stays together, and its agent sees all of it."""
+    command = agent.takes([["print", "mine"]])
+    done = after_a_turn(path, "ours", "--agent", command)
+    assert (done.status, done.complaints) == (0, "")
     assert contents(path) == ["theirs", "their answer", "ours", "mine"]
-    assert shown.index("their answer") < shown.index("ours") < shown.index("mine")
+    assert done.shown.index("their answer") < done.shown.index("ours") < done.shown.index("mine")
     assert len(agent.seen()["messages"]) == 3
+
+
+def test_what_was_not_seen_is_not_taken_back(path: Path) -> None:
+    """A `/revert` that waited for a turn finds new messages, and is refused."""
+    with BlockingSession(path) as session:
+        session.checkpoint()
+    done = after_a_turn(path, "/revert 0")
+    assert done.status == Exit.CONFLICT
+    assert "messages came in in between: look, and say it again" in done.complaints
+    assert contents(path) == ["theirs", "their answer"]
 
 
 def test_chats_at_once_write_turns_that_stay_together(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,7 @@ def test_each_terminal_shows_the_others_lines_and_keeps_what_is_half_typed(path:
         assert (session.terminals(), session.interrupted) == ([], None)
 
 
+@pytest.mark.deep
 def test_what_one_takes_back_clears_or_compacts_the_other_sees(path: Path) -> None:
     """`/revert`, `/compact` and `/clear` are told to both, and change what both have."""
     with Terminal(path, "ada", "--agent", "echo:0") as ada, Terminal(path, "bob") as bob:
@@ -105,6 +107,7 @@ def test_the_turn_is_handed_over_between_a_call_and_the_next(path: Path, agent: 
     assert contents(path) == ["time?", None, "12:30", "hello?", "You said: hello?", "done"]
 
 
+@pytest.mark.deep
 def test_an_answer_whose_question_was_taken_back_is_shown_and_not_written(
     path: Path, agent: Agent
 ) -> None:
@@ -172,6 +175,23 @@ def test_ctrl_c_stops_the_agent_and_all_that_it_started(path: Path, agent: Agent
             wait_until(partial(is_gone, pid), f"the agent's {name} is gone")
 
 
+@pytest.mark.deep
+def test_a_closed_terminal_ends_the_turn_and_the_agent(path: Path, agent: Agent) -> None:
+    """SIGHUP is not a crash: what was printed is kept, the call closed, and the turn ended."""
+    command = agent.takes([record(CALL), ["await", "never"]])
+    with Terminal(path, "ada", "--agent", command) as ada:
+        ada.enter("time?")
+        ada.sees("→ clock()", "the agent answers")
+        ada.process.send_signal(signal.SIGHUP)
+        assert ada.ends() == 0
+    with BlockingSession(path) as session:
+        assert (session.holder, session.interrupted, session.terminals()) == (None, None, [])
+    assert [message["role"] for message in messages(path)] == ["user", "assistant", "tool"]
+    pid = int((agent.folder / "pid-0").read_text())
+    wait_until(partial(is_gone, pid), "the agent is gone")
+
+
+@pytest.mark.deep
 def test_ctrl_c_clears_the_line_and_twice_it_leaves(path: Path) -> None:
     """At the prompt it first drops what is typed, then says how to leave, then leaves."""
     with Terminal(path, "ada") as ada:
@@ -185,7 +205,7 @@ def test_ctrl_c_clears_the_line_and_twice_it_leaves(path: Path) -> None:
         assert ada.ends() == 0
 
 
-@pytest.mark.parametrize("decision", ["keep", "roll back"])
+@pytest.mark.parametrize("decision", ["keep", pytest.param("roll back", marks=pytest.mark.deep)])
 def test_the_turn_of_a_killed_chat_is_found_and_decided_about(
     path: Path, agent: Agent, decision: str
 ) -> None:
@@ -210,6 +230,7 @@ def test_the_turn_of_a_killed_chat_is_found_and_decided_about(
     assert len(contents(path)) == (5 if decision == "keep" else 2)
 
 
+@pytest.mark.deep
 def test_a_terminal_that_can_do_little_shows_plain_lines(path: Path) -> None:
     """With TERM=dumb lines come and go as they are, without an escape sequence; Ctrl-C leaves."""
     with Terminal(path, "ada", "--agent", "echo:0", term="dumb") as ada:
@@ -222,6 +243,7 @@ def test_a_terminal_that_can_do_little_shows_plain_lines(path: Path) -> None:
         assert b"\x1b" not in ada.raw
 
 
+@pytest.mark.deep
 def test_messages_do_not_drive_the_terminal(path: Path, agent: Agent) -> None:
     """An escape sequence in a message is shown as text, also in the status line and the names."""
     evil = "\x1b]0;owned\x07\x1b[2J"
