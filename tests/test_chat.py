@@ -18,6 +18,7 @@ from chat.support import (
     PATIENCE,
     RESULT,
     Agent,
+    Script,
     command_line,
     contents,
     messages,
@@ -26,9 +27,11 @@ from chat.support import (
     talk_apart,
     wait_until,
 )
-from cosession import BlockingSession, Message
+from cosession import BlockingSession, Message, Session
 from cosession.cli.chat.agent import Agent as Program
+from cosession.cli.chat.agent import Run, Tell
 from cosession.cli.chat.exchange import open_calls
+from cosession.cli.chat.screen import Listener
 from cosession.cli.exits import Exit
 
 
@@ -291,6 +294,34 @@ def test_it_waits_for_another_terminals_turn_and_shows_what_came_in_it(
     assert contents(path) == ["theirs", "their answer", "ours", "mine"]
     assert done.shown.index("their answer") < done.shown.index("ours") < done.shown.index("mine")
     assert len(agent.seen()["messages"]) == 3
+
+
+def test_what_others_wrote_is_shown_before_the_agent_starts(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that came in a moment before the question is on the screen by then."""
+    written: list[str] = []
+    by_then: list[str] = []
+    start = Program.start
+
+    async def observed(self: Program, document: bytes, tell: Tell) -> Run:
+        by_then.extend(written)
+        return await start(self, document, tell)
+
+    class Late(Script):
+        async def read(self, listener: Listener) -> None:
+            async with Session(path) as other:
+                await other.append({"role": "user", "content": "just before"})
+            await super().read(listener)
+
+        def write(self, text: str) -> None:
+            written.append(text)
+
+    monkeypatch.setattr(Program, "start", observed)
+    assert talk(path, "mine", "--agent", "echo:0", screen=Late).exit_code == 0
+    assert "just before" in "".join(by_then)
+    assert "mine" in "".join(by_then)
+    assert "You said" in "".join(written)
 
 
 def test_what_was_not_seen_is_not_taken_back(path: Path) -> None:

@@ -216,18 +216,20 @@ def test_the_turn_of_a_killed_chat_is_found_and_decided_about(
             ada.enter("time?")
             bob.sees("→ clock()")
             ada.kill()
+        bob.sees("ada@", "died in its turn")
         bob.enter("hello?")
         bob.sees("ada@", "died in a turn, answering time?, that began at", "keep / roll back")
-        bob.enter("what?")
+        bob.enter("really?")  # as if it had been typed before the question came
         bob.enter(decision)
-        bob.sees("You said: hello?")
+        bob.sees("You said: hello?", "You said: really?")
         agent.let("end")
         pid = int((agent.folder / "pid-0").read_text())
         wait_until(partial(is_gone, pid), "the agent ended when it could print no more")
     if decision == "keep":
         assert [message["role"] for message in messages(path)][:3] == ["user", "assistant", "tool"]
-    assert contents(path)[-2:] == ["hello?", "You said: hello?"]
-    assert len(contents(path)) == (5 if decision == "keep" else 2)
+    asked = ["hello?", "You said: hello?", "really?", "You said: really?"]
+    assert contents(path)[-4:] == asked
+    assert len(contents(path)) == (7 if decision == "keep" else 4)
 
 
 @pytest.mark.deep

@@ -98,10 +98,12 @@ class Script:
     async def close(self) -> None: ...
 
 
-def talk(path: Path, lines: str, *options: str) -> click.testing.Result:
+def talk(
+    path: Path, lines: str, *options: str, screen: type[Script] = Script
+) -> click.testing.Result:
     """A chat in this process, with these lines as its input."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cosession.cli.chat.command.choose", lambda prompt: Script(lines))
+        patch.setattr("cosession.cli.chat.command.choose", lambda prompt: screen(lines))
         arguments = ["chat", str(path), *options]
         return click.testing.CliRunner().invoke(app, arguments, prog_name="cosession")
 

@@ -114,8 +114,8 @@ class Chat:
         loop = asyncio.get_running_loop()
         actions: dict[str, Callable[[], None]] = {
             "SIGINT": self.interrupted,
-            "SIGTERM": self.leave,
-            "SIGHUP": self.leave,
+            "SIGTERM": self._terminated,
+            "SIGHUP": self._terminated,
         }
         before = {}
         for name, action in actions.items():
@@ -137,10 +137,10 @@ class Chat:
         line = line.strip()
         if not line:
             return
-        if self._replies is not None:
-            self._replies.put_nowait(line)
-        elif self.screen.interactive and self._is_at_once(line):
+        if self.screen.interactive and self._is_at_once(line):
             self._begin(self._guarded(self._line(line)))
+        elif self._replies is not None:
+            self._replies.put_nowait(line)
         else:
             self._lines.put_nowait(line)
 
@@ -154,8 +154,7 @@ class Chat:
     def interrupted(self) -> None:
         now = time.monotonic()
         if not self.screen.interactive:
-            self._exit = Exit.INTERRUPTED
-            self.leave()
+            self._terminated()
         elif self._work is not None and not self._work.done():
             self._work.cancel()
         elif not self.screen.clear_line():
@@ -164,6 +163,10 @@ class Chat:
             else:
                 self.tell("Ctrl-C once more, or Ctrl-D, leaves")
             self._last_interrupt = now
+
+    def _terminated(self) -> None:
+        self._exit = Exit.INTERRUPTED
+        self.leave()
 
     def leave(self) -> None:
         """End the chat; what is going on is given up."""
@@ -191,6 +194,8 @@ class Chat:
         if self.is_waiting:
             what = f"  {self._current}"
             return [f"waiting for {at_work}", what, "  /take asks for the turn, Ctrl-C gives up"]
+        if self._found_interrupted() is not None:
+            return [f"{self.people.name(holder)} died in its turn"]
         return [f"it is the turn of {at_work}"]
 
     # ---- working on lines -------------------------------------------------------------------
@@ -373,11 +378,12 @@ class Chat:
                     reply = await replies.get()
             except TimeoutError:
                 continue
-            match reply.lower()[:1]:
-                case "k":
+            match reply.lower().replace("-", " "):
+                case "keep" | "k":
                     return "keep"
-                case "r":
+                case "roll back" | "rollback" | "r":
                     return "roll-back"
+            self._lines.put_nowait(reply)  # a question, typed before the user saw ours
             asked = False
         self.tell("another terminal has settled it")
         return None
