@@ -239,6 +239,7 @@ def test_the_last_messages_are_shown_on_request(path: Path) -> None:
     """`--last N` begins with them, and says how many there are before."""
     with BlockingSession(path) as session:
         session.append([{"role": "user", "content": f"m{number}"} for number in range(5)])
+    assert talk(path, "").output == ""
     done = talk(path, "", "--last", "2")
     assert done.exit_code == 0
     assert "3 earlier messages" in done.stdout

@@ -6,9 +6,11 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -19,6 +21,9 @@ pytestmark = pytest.mark.skipif(TMUX is None, reason="tmux is not installed")
 pytest.importorskip("prompt_toolkit", reason="the line editor is prompt_toolkit's")
 
 Tmux = Callable[..., str]
+
+
+PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 
 
 @pytest.fixture
@@ -64,3 +69,20 @@ def test_two_chats_in_tmux_show_each_others_lines(tmux: Tmux, tmp_path: Path) ->
     answer = "You said: half a thought, finished"
     wait_until(partial(sees, 0, answer), "ada sees bob's answer")
     assert contents(path)[2:] == ["half a thought, finished", answer]
+
+
+@pytest.mark.deep
+@pytest.mark.skipif(not PICTURES.exists(), reason="docs/ is not beside the tests")
+def test_the_picture_in_the_readme_is_what_happens(tmp_path: Path) -> None:
+    """Its script takes one like it, and neither needs anything from outside."""
+    taken = tmp_path / "taken.svg"
+    script = PICTURES / "two_terminals.py"
+    subprocess.run([sys.executable, str(script), str(taken)], check=True, timeout=300)
+    for picture in (taken, PICTURES / "two-terminals.svg"):
+        texts = ET.parse(picture).iter("{http://www.w3.org/2000/svg}text")
+        words = " ".join(text.text or "" for text in texts)
+        assert words.count("where it wrote UTC.") == 2
+        assert "the agent answers" in words
+        assert "waiting for ada@laptop (answering fix that" in words
+        assert words.endswith("bob> and tell the")
+        assert picture.read_text(encoding="utf-8").count("//") == 1  # the name space

@@ -1,4 +1,4 @@
-"""Takes the picture in the README: `uv run python docs/pictures/two_terminals.py`.
+"""Takes the picture in the README: `uv run python docs/pictures/two_terminals.py [FILE]`.
 
 tmux runs two real `cosession chat` side by side on one session, keys are sent to both, and what is
 on their screens, with its colours, is drawn as `two-terminals.svg`. The agent's answers are written
@@ -191,8 +191,9 @@ def main() -> None:
             ]
         finally:
             tmux("kill-server")
-    PICTURE.write_text(drawing(windows), encoding="utf-8", newline="\n")
-    print(f"{PICTURE.name} is taken")
+    picture = Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURE
+    picture.write_text(drawing(windows), encoding="utf-8", newline="\n")
+    print(f"{picture} is taken")
 
 
 if __name__ == "__main__":

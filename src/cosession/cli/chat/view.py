@@ -44,7 +44,9 @@ class LiveView:
         """The turn that is on, or was interrupted."""
 
     def show_last(self, count: int) -> None:
-        """Write the last messages that are there already."""
+        """Write the last messages that are there already, and how many there are before them."""
+        if not count:
+            return
         history = self._session.history
         recent = history[len(history) - min(count, len(history)) :]
         if earlier := len(history) - len(recent):
