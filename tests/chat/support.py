@@ -20,7 +20,7 @@ from cosession.cli.app import app
 from cosession.cli.chat.screen import Listener
 
 COMMAND = [sys.executable, "-m", "cosession", "chat"]
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds for anything to happen; the machine may be busy with other tests."""
 
 SCRIPTED = Path(__file__).with_name("scripted.py")

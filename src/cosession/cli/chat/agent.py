@@ -127,6 +127,8 @@ class Run:
         self.failure: str = ""
         """What went wrong, in words; known when the end is in `output`."""
         self._stopped = False
+        self._over = False
+        """Whether it has ended by itself, or was given up."""
         self._work = asyncio.create_task(self._converse(document))
 
     async def stop(self) -> list[dict[str, Any]]:
@@ -136,7 +138,7 @@ class Run:
         """
         left: list[dict[str, Any]] = []
         for number in (signal.SIGTERM, _KILL):
-            if not self._work.done():
+            if not self._over:
                 self._stopped = True
                 self._signal(number)
             left += await self._rest(_GRACE)
@@ -192,6 +194,7 @@ class Run:
             for task in (complaining, feeding):
                 task.cancel()
             await asyncio.wait({complaining, feeding})
+        self._over = True
         await self.output.put(None)
 
     async def _feed(self, document: bytes) -> None:
