@@ -22,7 +22,7 @@ from aio.both import user
 from aio.held import BOUND, held_elsewhere, held_here, is_free
 from aio.suspended import acting_when_suspended
 from cosession import BlockingSession, LockTimeout, Message, Session, SessionClosed
-from cosession.session import _uncancelled
+from cosession.session import uncancelled
 
 SHORTLY = 0.004
 """Seconds for which a lock is held here, so that a wait for it is seen from all sides."""
@@ -472,7 +472,7 @@ async def test_a_cancellation_in_the_instant_in_which_the_work_ends_is_not_lost(
 ) -> None:
     """Work that must not be cut short ends, and then the cancellation is raised."""
     work: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    task = asyncio.ensure_future(_uncancelled(work))
+    task = asyncio.ensure_future(uncancelled(work))
     await asyncio.sleep(0)
     if fails:
         work.set_exception(ValueError())

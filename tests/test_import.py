@@ -61,12 +61,17 @@ def test_the_message_type_is_what_brings_pydantic() -> None:
         (["--help"], {"click"}, {"pydantic", "rich", "cosession.cli.show", "cosession.cli.demo"}),
         (["show", "--help"], {"cosession.cli.show"}, {"rich", "cosession.cli.append"}),
         (
+            ["chat", "--help"],
+            {"cosession.cli.chat.command"},
+            {"rich", "prompt_toolkit", "cosession.cli.append"},
+        ),
+        (
             ["append", "--help"],
             {"cosession.cli.append"},
             {"rich", "pydantic", "cosession.cli.show", "cosession.inspect"},
         ),
     ],
-    ids=["help", "show", "append"],
+    ids=["help", "show", "chat", "append"],
 )
 def test_the_command_loads_only_what_it_runs(
     arguments: list[str], needed: set[str], not_needed: set[str]

@@ -125,7 +125,7 @@ class Session(SessionBase[T], Generic[T]):
         """
         opened: list[CommitQueue] = []
         try:
-            await _uncancelled(asyncio.to_thread(lambda: opened.append(self._open())))
+            await uncancelled(asyncio.to_thread(lambda: opened.append(self._open())))
         except asyncio.CancelledError:
             if opened:
                 await self.close()
@@ -138,7 +138,7 @@ class Session(SessionBase[T], Generic[T]):
         queue = self._queue
         if queue is not None:
             try:
-                await _uncancelled(asyncio.to_thread(queue.close))
+                await uncancelled(asyncio.to_thread(queue.close))
             finally:
                 self._forget_queue(queue)
 
@@ -303,7 +303,7 @@ class Session(SessionBase[T], Generic[T]):
         lines: Sequence[bytes] = (),
     ) -> Fork:
         self._open_queue()
-        fork: Fork = await _uncancelled(asyncio.to_thread(self._fork_now, path, at, lines))
+        fork: Fork = await uncancelled(asyncio.to_thread(self._fork_now, path, at, lines))
         return fork
 
     @asynccontextmanager
@@ -373,7 +373,7 @@ class Session(SessionBase[T], Generic[T]):
             yield turn
         finally:
             self._turn_owner = None
-            await _uncancelled(self._end_turn(turn))
+            await uncancelled(self._end_turn(turn))
 
     @property
     def interrupted(self) -> InterruptedTurn[T] | None:
@@ -403,7 +403,7 @@ class Session(SessionBase[T], Generic[T]):
             # Cancelled right behind the commit, it may have begun: then it ends at once.
             turn._lock = lock
             if turn._token:
-                await _uncancelled(self._end_turn(turn))
+                await uncancelled(self._end_turn(turn))
             lock.close()
             raise
         turn._has_begun(lock, outcome)
@@ -456,9 +456,9 @@ class Session(SessionBase[T], Generic[T]):
             Where the session stands now.
         """
         queue = self._open_queue()
-        seen = await _uncancelled(asyncio.to_thread(queue.look))
+        seen = await uncancelled(asyncio.to_thread(queue.look))
         if not seen and not self._store.read_only:
-            await _uncancelled(asyncio.to_thread(queue.try_settle))
+            await uncancelled(asyncio.to_thread(queue.try_settle))
         return self.revision
 
     def follow(self) -> AsyncGenerator[Change, None]:
@@ -485,7 +485,7 @@ class Session(SessionBase[T], Generic[T]):
 
     async def _on_thread(self, work: Callable[[], R]) -> R:
         """Have something short done on a thread, to its end."""
-        done: R = await _uncancelled(asyncio.to_thread(work))
+        done: R = await uncancelled(asyncio.to_thread(work))
         return done
 
     async def load(self) -> None:
@@ -546,7 +546,7 @@ class Session(SessionBase[T], Generic[T]):
             if isinstance(error, TimeoutError) and queue.withdraw(operation):
                 raise queue.timeout(operation) from None
             if not queue.withdraw(operation):
-                await _uncancelled(self._settlement(queue, operation))
+                await uncancelled(self._settlement(queue, operation))
             if isinstance(error, asyncio.CancelledError):
                 raise
         except BaseException:
@@ -565,7 +565,7 @@ class Session(SessionBase[T], Generic[T]):
             await settlement
         except asyncio.CancelledError:
             if not queue.withdraw(operation):
-                await _uncancelled(self._settlement(queue, operation))
+                await uncancelled(self._settlement(queue, operation))
             raise
 
     def _settlement(self, queue: CommitQueue, operation: Operation) -> asyncio.Future[None]:
@@ -598,7 +598,7 @@ class _ThreadsafeFuture:
             self.future.set_result(None)
 
 
-async def _uncancelled(work: Any) -> Any:
+async def uncancelled(work: Any) -> Any:
     """Wait to the end of something short; a cancellation that comes meanwhile is raised then."""
     future = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None

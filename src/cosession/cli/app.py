@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "append": ("append", "Append a message, or several at once."),
+    "chat": ("chat", "Talk with an agent, on a session that other terminals use too."),
     "checkpoint": ("checkpoint", "Set a mark to revert to, and print its number."),
     "clear": ("rewind", "Start over; the old file is kept."),
     "demo": (

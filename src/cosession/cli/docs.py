@@ -140,6 +140,19 @@ $ cosession show --json --last 1 chat.jsonl
 {{"offset": 0, "kind": "message", "record": {{"role": "user", "content": "hi"}}}}
 ```
 
+## A chat
+
+`chat` talks with an agent on a session that other terminals use too; [chat.md](chat.md) says what
+the agent reads and prints. With input from a pipe, each line is a question:
+
+```console
+$ echo "Are you there?" | cosession chat chat.jsonl --agent echo:0
+...
+$ cosession show --last 1 chat.jsonl
+assistant
+  You said: Are you there?
+```
+
 ## Looking after a session
 
 `verify` lists every line with its state, and what a process that died may have left behind.
