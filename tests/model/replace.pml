@@ -17,7 +17,7 @@
 #define FIRST(operation) ((operation) == 1 -> 4 : ((operation) == 2 -> 5 : 2))
 #define COUNT(operation) ((operation) == 3 -> 2 : 1)
 #ifdef TWO_REPLACES
-#define REPLACES(operation) ((operation) < 3)
+#define REPLACES(operation) ((operation) == 1 || (operation) == 2)
 #else
 #define REPLACES(operation) ((operation) == 2)
 #endif

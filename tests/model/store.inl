@@ -622,7 +622,6 @@ exchange:
             file[new].whole = true; done = file[new].size
         }
     }
-#ifndef REPLACE_NOT_ANNOUNCED
     if
     :: why == FOR_A_REPLACE ->
         atomic {                /* LockFile.announce */
@@ -636,17 +635,6 @@ exchange:
         }
     :: else
     fi;
-#endif
-#ifdef GENERATION_FIRST
-    atomic {
-        MAY_DIE;
-        d_step {
-            copy_header(header[lock], h);
-            header[lock].generation = h.generation + 1; header[lock].identity = new;
-            header[lock].committed = done; header[lock].kept = KEPT
-        }
-    }
-#endif
 #if !defined(OLD_NOT_KEPT) && !defined(KEPT_AFTER_THE_SWAP)
     atomic {                    /* files.keep_old */
         MAY_DIE;
@@ -661,7 +649,6 @@ exchange:
         }
     }
 #endif
-#ifndef NO_LAST_LOOK
     atomic {                    /* Store._require_untouched; _undo_exchange if it was touched */
         MAY_DIE;
         if
@@ -674,7 +661,6 @@ exchange:
             if :: why == FOR_AN_UNDO -> goto undone :: else -> goto settle fi
         fi
     }
-#endif
 #ifndef SWAPPED_BEFORE_FILLED
     atomic {                    /* _platform.replace_file */
         MAY_DIE;
@@ -835,6 +821,9 @@ attempt:
     d_step {
         v_mark = (h.generation -> 0 : MARK(data, v_position));
         check_operations(memory);
+        digits = 0; number = 0;
+        fold(digits, number, data, v_position);
+        assert(digits == memory && number == v_position);   /* memory equals file */
         if
         :: h.generation && h.generation == seen_generation ->
             /* The same generation only grows. */
