@@ -753,9 +753,13 @@ attempt:
     if :: attempts == ATTEMPTS -> goto look :: else -> attempts++ fi;
     lock = lock_path;           /* LockFile.peeking */
     d_step {                    /* Peek */
-        if :: lock -> copy_header(h, header[lock]) :: else -> h.valid = false; h.intent = 0 fi
+        if :: lock -> copy_header(h, header[lock]) :: else -> h.valid = false; h.intent = 0 fi;
+#ifndef STEADY_LOOK
     }
-    d_step { data = live; file[data].opens++ }      /* _platform.open_file */
+    d_step {
+#endif
+        data = live; file[data].opens++             /* _platform.open_file */
+    }
     atomic {                    /* os.fstat */
         size = file[data].size; committed = h.committed;
         if
