@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bad.operations import SEED, seeded
+from bad.operations import seeded
 from cosession import files
 from cosession.edits import Clear
 from cosession.header import Appending, Header, Span
@@ -117,7 +117,7 @@ def test_a_line_that_comes_while_a_torn_one_is_put_aside_stays(
         write_half(writer)
         writer.lock.release()  # as if it had been killed
         put_aside = files.put_aside
-        came = []
+        came: list[bool] = []
 
         def put_aside_slowly(*arguments: object) -> str:
             where = put_aside(*arguments)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The protocol's models: what is right holds in every interleaving, and what is wrong is refuted."""
+"""The protocol's models: what is right holds in every interleaving, what is wrong is refuted."""
 
 from __future__ import annotations
 

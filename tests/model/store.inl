@@ -714,7 +714,7 @@ end:
 
 /* ---- the others ------------------------------------------------------------------------- */
 
-#if defined(NO_SECOND_LOOK)
+#if defined(NO_SECOND_LOOK) || defined(HEADER_IGNORED)
 #define NOT_WRITTEN_MEANWHILE true
 #elif defined(UNLINKED_LOCK_FILE_BELIEVED)
 #define NOT_WRITTEN_MEANWHILE (lock -> SAME(again, h) : lock_path == 0)

@@ -8,7 +8,9 @@
    3. A number whose lock is free is a turn that was interrupted. Who finds one settles it, holding
       the turn's lock, or leaves it to others.
    4. Any terminal may be killed before any step, and begins its operation again.
-   5. With GREEDY terminal 1 begins one turn after the other, for ever, and never dies. */
+   5. With GREEDY terminal 1 begins one turn after the other, for ever, and never dies. A turn takes
+      longer than it takes to wake up: during one, whoever waits at an open turnstile goes through.
+      The turn's lock itself is free for an instant only. */
 
 #ifndef CRASHES
 #define CRASHES 2
@@ -20,6 +22,9 @@ byte commit_lock, turn_lock, turnstile;         /* who has each; 0: nobody */
 byte turn;                                      /* the number in the header; 0: none */
 byte card;                                      /* the number on the card behind the turn's lock */
 byte crashes = CRASHES;
+#ifdef GREEDY
+byte waiting;                   /* at the turnstile */
+#endif
 
 /* What happened, for the assertions. */
 byte tokens;                    /* numbers drawn; each is drawn once */
@@ -61,7 +66,12 @@ inline take_turn_lock() {
 #ifdef NO_TURNSTILE
     atomic { MAY_DIE; turn_lock == 0 -> turn_lock = me }
 #else
+#ifdef GREEDY
+    waiting++;
+    atomic { turnstile == 0 -> turnstile = me; waiting-- }
+#else
     atomic { MAY_DIE; turnstile == 0 -> turnstile = me }
+#endif
     atomic { MAY_DIE; turn_lock == 0 -> turn_lock = me }
     atomic { MAY_DIE; turnstile = 0 }
 #endif
@@ -76,7 +86,8 @@ inline mark_end(which) {
 inline settle_interrupted() {
     found = turn;                                       /* Store.turn_that_is_on */
     if
-    :: found && turn_lock == 0 ->                       /* Turns.held */
+    :: found ->
+        turn_lock == 0 || turn != found;                /* Turns.held; who sees it asks again */
         take_turn_lock();
         lock_commits();
         atomic {                                        /* Store._require_turn, _mark_turn */
@@ -148,6 +159,9 @@ begin:
             messages++; commit_lock = 0
         }
     od;
+#ifdef GREEDY
+    if :: me == 1 -> !(waiting && turnstile == 0) :: else fi;
+#endif
 #ifdef LOCK_BEFORE_NUMBER
     atomic { MAY_DIE; turn_lock = 0 }
 #endif
