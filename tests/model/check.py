@@ -88,6 +88,8 @@ RUNS = (
     right("lock", "2 terminals, a child, a kill, an unlink", "TERMINALS=2", quick=True),
     right("lock", "3 terminals, a child, a kill, an unlink"),
     right("lock", "a child that never closes", "LONG_CHILD CRASHES=0"),
+    right("lock", "harmless: unlinked by its holder, and looked", "UNLINK_ON_RELEASE TERMINALS=2 "
+          "SABOTAGES=0"),
     right("lock", "every wait ends", "TERMINALS=2", ends="ends"),
     wrong("lock", "not looked whether it is still at its path", "NO_RECHECK", TOGETHER),
     wrong(
@@ -141,6 +143,7 @@ RUNS = (
     right("replace", "a reader, a beginning kept", "CRASHES=0 WITH_READER KEEP"),
     right("replace", "a kill, a reader", "WITH_READER"),
     right("replace", "numbers of files reused, a reader", f"{REUSED} STEADY_LOOK"),
+    right("replace", "harmless to the file: not announced", "CRASHES=2 REPLACE_NOT_ANNOUNCED"),
     right("replace", "every wait ends", "CRASHES=1 WITH_FOREIGN", ends="ends"),
     wrong("replace", "old file not kept", "OLD_NOT_KEPT", LOST),
     wrong("replace", "old file kept after the swap", "KEPT_AFTER_THE_SWAP", LOST),
@@ -235,6 +238,12 @@ def _result(run: Run, output: str, seconds: float) -> Result:
     return Result(message[1] if message else "", int(states[1]), seconds, output)
 
 
+def described(run: Run) -> str:
+    """The beginning of a run's row in the table."""
+    names = f"`{run.defines}`" if run.defines else ""
+    return f"| {run.model} | {run.kind} | {run.what} | {names} |"
+
+
 def in_words(run: Run, result: Result) -> str:
     """What came of a run, for the table."""
     if not result.is_as_expected(run):
@@ -263,13 +272,7 @@ def main(*wanted: str) -> int:
     with ThreadPoolExecutor(JOBS) as pool:
         for run, result in zip(chosen, pool.map(check, chosen), strict=True):
             wrong_ones += not result.is_as_expected(run)
-            names = f"`{run.defines}`" if run.defines else ""
-            states = f"{result.states:,}"
-            print(
-                f"| {run.model} | {run.kind} | {run.what} | {names} | {states} "
-                f"| {in_words(run, result)} |",
-                flush=True,
-            )
+            print(f"{described(run)} {result.states:,} | {in_words(run, result)} |", flush=True)
     return min(wrong_ones, 1)
 
 

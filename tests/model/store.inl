@@ -70,10 +70,10 @@ byte crashes = CRASHES, fails = FAILS, sabotages = SABOTAGES;
 
 /* What happened, for the assertions. */
 byte finished, inside, clock;
-bool acknowledged[OPERATIONS + 1], refused[OPERATIONS + 1], foreign_wrote, looked_anew;
+bool acknowledged[OPERATIONS + 1], refused[OPERATIONS + 1], foreign_wrote;
 bool thrown_away[8];            /* records in rotated files that a user removed */
 
-hidden byte i, j, stop, at, matched, count_, best, best_at, best_stop, ends, number, k;
+hidden byte i, j, stop, at, matched, best, best_at, best_stop, ends, number, k;
 hidden int digits, other_digits;
 
 #define MAY_DIE if :: true :: crashes > 0 -> crashes--; goto died fi
@@ -622,6 +622,7 @@ exchange:
             file[new].whole = true; done = file[new].size
         }
     }
+#ifndef REPLACE_NOT_ANNOUNCED
     if
     :: why == FOR_A_REPLACE ->
         atomic {                /* LockFile.announce */
@@ -635,6 +636,7 @@ exchange:
         }
     :: else
     fi;
+#endif
 #if !defined(OLD_NOT_KEPT) && !defined(KEPT_AFTER_THE_SWAP)
     atomic {                    /* files.keep_old */
         MAY_DIE;
