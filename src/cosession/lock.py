@@ -205,6 +205,14 @@ class KernelLock:
             return False
         return (there.st_dev, there.st_ino) == self._node
 
+    def is_at_its_path(self, fd: int) -> bool:
+        """The same of a file that was opened to read it."""
+        try:
+            there = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(fd))
+
     def _reopen(self) -> None:
         _platform.unlock(self._fd)
         self.close()

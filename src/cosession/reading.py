@@ -14,9 +14,10 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from zlib import crc32
 
 from . import _fork, _platform, files, lineage
@@ -156,21 +157,34 @@ class FileReader:
         Where not all was seen, a change is under way, or was left over by a process that died, or a
         program that takes no lock replaced the file: `settle` sees the rest.
         """
-        with self._mutex, self.lock.peeking() as peek, translated(self.path, "read the session"):
+        with self._mutex, translated(self.path, "read the session"):
             for attempt in range(LOOKS):
                 if self._create and not os.path.exists(self.path):
                     return False
-                header = peek() if peek else None
-                torn = header is None and peek is not None and not peek.empty()
-                if not torn and (seen := self._look(header, peek, turn)) is not None:
-                    return seen
+                with self.lock.peeking() as peek:
+                    header = peek() if peek else None
+                    torn = header is None and peek is not None and not peek.empty()
+                    still = partial(self._still, peek, header)
+                    if not torn and (seen := self._look(header, still, turn)) is not None:
+                        return seen
                 time.sleep(0.0002 * 2**attempt)
             # The header stays unreadable or speaks of another file: the file itself counts.
-            self._look(None, None)
+            self._look(None, lambda: True)
             return False
 
+    def _still(self, peek: Peek | None, header: Header | None) -> bool:
+        """Whether header and lock file are as they were: none of us has written meanwhile.
+
+        A lock file that was unlinked stays as it is for ever, whatever is written under the next
+        one; and where there was none, whoever writes makes one.
+        """
+        if peek is None:
+            with self.lock.peeking() as now:
+                return now is None
+        return self.lock.is_at_its_path(peek.fd) and peek() == header
+
     def _look(
-        self, header: Header | None, peek: Peek | None, turn: int | None = None
+        self, header: Header | None, still: Callable[[], bool], turn: int | None = None
     ) -> bool | None:
         """One attempt; None if the header and the file that was found don't belong together."""
         self._follow_path()
@@ -181,6 +195,8 @@ class FileReader:
                 case None:
                     generation, kept, committed = 0, 0, 0
                 case Header(intent=Replacing(identity=new, kept=kept)) if new == identity:
+                    if not still():
+                        return None  # the size may include half of what others append by now
                     generation, committed = header.generation + 1, size
                 case _:
                     generation, kept, committed = header.generation, header.kept, header.committed
@@ -189,7 +205,7 @@ class FileReader:
                     touched = header.intent is None and header.modified != status.st_mtime_ns
                     if touched and not bears_mark(fd, header):
                         # Rewritten in place by a program that takes no lock.
-                        header = peek = None
+                        header = None
                         generation, kept, committed = 0, 0, 0
             state = self._base(generation, identity, kept, size)
             if generation == 0 and checksum_before(fd, state.position) != self._view.mark:
@@ -205,9 +221,11 @@ class FileReader:
                 # then its announcement shows in the header by now.
                 stop = files.last_line_end(fd, state.position, size)
                 pieces = list(files.read_lines(fd, state.position, stop))
-                if peek is None or peek() == header:
+                if still():
                     for piece in pieces:
                         state = state.fold(piece)
+                elif header is None:
+                    return None  # nothing else says how far the file is good
             mark = 0 if generation else checksum_before(fd, state.position)
         self._view = View(generation, identity, state, kept, mark)
         return header is not None and header.intent is None and state.position == size
