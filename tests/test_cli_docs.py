@@ -20,7 +20,12 @@ FILE = Path(__file__).parent.parent / "docs" / "command.md"
 NEWER = "run `python -m cosession.cli.docs > docs/command.md`"
 
 EXAMPLES = [
-    block for block in re.findall(r"```\w+\n(.*?)```", docs.page(), re.DOTALL) if "$ " in block
+    # Those in the help texts begin a process each, and are many.
+    pytest.param(block, marks=[pytest.mark.deep] if language == "text" else [], id=str(number))
+    for number, (language, block) in enumerate(
+        re.findall(r"```(\w+)\n(.*?)```", docs.page(), re.DOTALL)
+    )
+    if "$ " in block
 ]
 
 END = "\x1e"
@@ -77,7 +82,7 @@ def prepare(folder: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the examples are for a POSIX shell")
-@pytest.mark.parametrize("block", EXAMPLES, ids=range(len(EXAMPLES)))
+@pytest.mark.parametrize("block", EXAMPLES)
 def test_every_example_works(block: str, tmp_path: Path) -> None:
     """Each command succeeds, and prints what the page shows (`...` stands for anything)."""
     commands = split(block)

@@ -104,7 +104,13 @@ def test_killed_at_any_call_an_operation_is_whole_or_absent(
 
 
 @steps_through_calls
-@pytest.mark.parametrize("operation", THOROUGH)
+@pytest.mark.parametrize(
+    "operation",
+    [
+        name if name != "prompt-on-filled" else pytest.param(name, marks=pytest.mark.deep)
+        for name in THOROUGH
+    ],
+)
 def test_foreign_lines_and_a_second_death_while_healing_change_nothing(
     campaigns: Campaigns, tmp_path: Path, operation: str
 ) -> None:

@@ -72,6 +72,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
         assert done.returncode == 0, (command, done.stdout, done.stderr)
 
 
+@pytest.mark.deep
 def test_the_demo_of_the_readme_ends_with_a_clean_verdict(tmp_path: Path) -> None:
     """The first command's program runs, here without uv around it."""
     assert SETUP[0] in COMMANDS

@@ -211,6 +211,7 @@ def test_four_terminals_with_ours(home: Home) -> None:
     assert len(asyncio.run(restored(Theirs, home.path)).history) == len(ids) + len(everything)
 
 
+@pytest.mark.deep
 def test_four_turns(home: Home) -> None:
     """Each terminal's run is one piece: its checkpoints, question, calls, results and answer."""
     outputs = four_turns(home, OURS)
