@@ -348,5 +348,6 @@ def test_the_wake_up_figures_can_be_measured() -> None:
     if not script.exists():
         pytest.skip("benchmarks/ is not beside the tests")
     command = [sys.executable, str(script), "--samples", "5", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
     assert len(done.stdout.splitlines()) == 9

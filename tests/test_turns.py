@@ -479,6 +479,7 @@ def test_eight_processes_take_fifty_turns_each(tmp_path: Path, seed: int) -> Non
 def run_many(folder: Path, *, seed: int, terminals: int, turns: int, kills: int) -> None:
     print(f"seed {seed}")
     chance = random.Random(seed)
+    killed: set[str] = set()
     path = folder / "context.jsonl"
     incarnations = itertools.count(1)
     running: dict[str, subprocess.Popen[bytes]] = {}
@@ -502,10 +503,28 @@ def run_many(folder: Path, *, seed: int, terminals: int, turns: int, kills: int)
         if running[victim].poll() is None:
             running[victim].kill()
             running[victim].wait(BOUND)
+            killed.add(victim)
             start(victim)
     for process in running.values():
         assert process.wait(max(1.0, deadline - time.monotonic())) == 0
     check(folder, path, names)
+    if turns >= 50:
+        check_fairness(path, [name for name in names if name not in killed])
+
+
+def check_fairness(path: Path, names: list[str]) -> None:
+    """While all of them took turns, nobody had less than half of the mean."""
+    records = [json.loads(line) for line in path.read_bytes().splitlines()]
+    turns = [
+        tag.split("-")[0]
+        for tag, _ in itertools.groupby(r["content"] for r in records if r["role"] == "user")
+    ]
+    began = max(turns.index(name) for name in names)
+    ended = min(len(turns) - turns[::-1].index(name) for name in names)
+    shares = Counter(turn for turn in turns[began:ended] if turn in names)
+    print(f"turns while all were there: {dict(shares)}")
+    assert sum(shares.values()) >= 20 * len(names)
+    assert min(shares[name] for name in names) >= sum(shares.values()) / len(names) / 2
 
 
 def progress(folder: Path) -> int:
