@@ -75,7 +75,10 @@ def _told(change: Appended, now: int) -> int:
 
 def take_turns(path: str, samples: int) -> None:
     """Take turns; print when each was asked for, had, and given up."""
-    with BlockingSession(path) as session:
+    with BlockingSession(path) as session, session.present("measuring"):
+        deadline = time.monotonic() + 30
+        while len(session.terminals()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.001)
         for _ in range(samples):
             asked = _now()
             with session.turn("measuring"):
