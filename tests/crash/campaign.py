@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import logging
 import os
-import sys
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -35,6 +32,7 @@ from .scene import (
     read,
     view,
 )
+from .server import serve
 from .shim import WRITES, Call, Plan, plans_for
 
 
@@ -301,7 +299,7 @@ class Campaign:
         if told.error:
             if Snapshot.of(scene.folder) != self.reference.before:
                 findings.append("what a failed operation wrote is not rolled back")
-            findings += leftovers(scene)
+            findings += leftovers(scene.folder)
         return findings + examine(scene, self.reference, acknowledged=not told.error)
 
 
@@ -413,23 +411,5 @@ def main(arguments: list[str]) -> dict[str, Any]:
     return asdict(report)
 
 
-def serve() -> None:
-    """Run the campaigns that are asked for on stdin, each in a child of its own.
-
-    A line of arguments in JSON is answered by a line with a report, or with a traceback. So the
-    imports are paid once, and still nothing that one campaign breaks is seen by the next.
-    """
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                answer = main(json.loads(line))
-            except BaseException:
-                answer = {"traceback": traceback.format_exc()}
-            print(json.dumps(answer), flush=True)
-            os._exit(0)
-        os.waitpid(pid, 0)
-
-
 if __name__ == "__main__":
-    serve()
+    serve(main)

@@ -1,0 +1,2 @@
+from crash.mutants import Mutant
+MUTANTS: dict[str, Mutant] = {}
