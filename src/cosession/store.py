@@ -48,7 +48,7 @@ from .files import translated
 from .header import Appending, Header, Identity, Replacing, Span
 from .lock import LockFile, Peek
 from .records import Holder, Outcome, Repair, Revision, TurnCard
-from .repair import Cut, RepairPlan, Splice, plan_repair
+from .repair import Adopt, Cut, RepairPlan, Splice, plan_repair
 from .state import Decoder, State
 from .turn_lock import Turns
 
@@ -166,6 +166,8 @@ class Store:
         self.repairs: tuple[Repair, ...] = ()
         self._fd = -1
         self._poisoned = False
+        self._on_disk = Revision(0, 0)
+        """What is known to survive a power cut: names, generation and bytes; see `_sync`."""
         self._own = _Own(0, Revision(0, 0), Revision(0, 0))
         self._boot = _platform.boot_id()
         self._mutex = threading.RLock()
@@ -224,8 +226,6 @@ class Store:
         try:
             with translated(self.path, "look for leftovers"):
                 files.remove_leftovers(self.path)
-                if self.durable:  # announcements are no use if the lock file itself is lost
-                    _platform.sync_folder(os.path.dirname(self.lock.path))
             self.settle()
         finally:
             self.lock.release()
@@ -257,8 +257,6 @@ class Store:
     def _create_file(self) -> None:
         with translated(self.path, "create the session"):
             files.create(self.path)
-            if self.durable:
-                _platform.sync_folder(os.path.dirname(self.path))
 
     @contextmanager
     def _data(self) -> Iterator[int]:
@@ -330,7 +328,7 @@ class Store:
                 state = State()
             for piece in files.read_lines(fd, state.position, committed):
                 state = state.fold(piece)
-            if size > state.position and (header is None or header.intent is None):
+            if size > state.position and self._is_quiet(fd, header, size):
                 # Lines of a program that takes no lock, unless one of ours is just being written:
                 # then its announcement shows in the header by now.
                 stop = files.last_line_end(fd, state.position, size)
@@ -341,6 +339,16 @@ class Store:
             mark = 0 if generation else _mark(fd, state.position)
         self._view = View(generation, identity, state, kept, mark)
         return header is not None and header.intent is None and state.position == size
+
+    def _is_quiet(self, fd: int, header: Header | None, size: int) -> bool:
+        """Whether what is behind *committed* will stay, as far as the header knows."""
+        if header is None or header.intent is None:
+            return True
+        if header.boot == self._boot or not isinstance(header.intent, Appending):
+            return False
+        # It was announced before a power cut, which may have kept all of it but the publishing.
+        tail = files.read_all(fd, header.intent.start, size)
+        return isinstance(plan_repair(header.intent, tail), Adopt)
 
     def _base(self, generation: int, identity: Identity, kept: int, limit: int) -> State:
         """What of the state in memory still holds, to fold the rest into."""
@@ -748,17 +756,19 @@ class Store:
             data, start = b"".join(batch.lines), header.committed
             placed: list[Range] = []
             intent = Appending(start, tuple(map(Span.of, batch.lines)))
+            # One record that is torn by a power cut is no record. Of several, some could survive:
+            # their announcement must be on the disk before them, and so must what lies before.
+            durable = self.durable and len(batch.lines) > 1
             with translated(self.path, "append"), self._data() as fd:
+                if durable and not self._is_on_disk(Revision(header.generation, start)):
+                    self._sync(fd, Revision(header.generation, start))
                 try:
-                    # One record that is torn by a power cut is no record. Of several, some could
-                    # survive: their announcement must be on the disk before them.
-                    durable = self.durable and len(batch.lines) > 1
                     self.lock.announce(header.announcing(intent), batch.name, durable=durable)
                     files.write_all(fd, data, placed)
                     shift = self._place(fd, start, data)
-                    if self.durable:
-                        self._sync(fd)
                     stop = start + shift + len(data)
+                    if self.durable:
+                        self._sync(fd, Revision(header.generation, stop))
                     state = batch.state
                     if shift:
                         state = self.state
@@ -846,12 +856,25 @@ class Store:
         found = b"".join(files.read_all(fd, start, stop) for start, stop in placed)
         return data.startswith(found) and len(found) == sum(stop - start for start, stop in placed)
 
-    def _sync(self, fd: int) -> None:
+    def _is_on_disk(self, at: Revision) -> bool:
+        return at.generation == self._on_disk.generation and at <= self._on_disk
+
+    def _sync(self, fd: int, upto: Revision) -> None:
+        """Have the session on the disk up to here.
+
+        A generation that is new to us may have been begun by somebody who waited for no disk. Then
+        the names of its files, and its number, have to get there as well.
+        """
         try:
             _platform.sync_data(fd)
+            if upto.generation != self._on_disk.generation:
+                for folder in {os.path.dirname(self.path), os.path.dirname(self.lock.path)}:
+                    _platform.sync_folder(folder)
+                self.lock.sync()
         except OSError as error:
             self._poisoned = True
             raise SyncFailed(self.path, "sync to the disk", error.errno) from error
+        self._on_disk = upto
 
     def _replace(self, header: Header, edit: Edit, name: str) -> tuple[Header, str]:
         """Put a new file in the old one's place; its header and where the old one was kept."""
@@ -859,11 +882,8 @@ class Store:
             with self._data() as fd:
                 header, rotated = self._exchange(fd, header, edit, announce=name)
             if self.durable:
-                try:
-                    _platform.sync_folder(os.path.dirname(self.path))
-                except OSError as error:
-                    self._poisoned = True
-                    raise SyncFailed(self.path, "sync the folder", error.errno) from error
+                with self._data() as fd:
+                    self._sync(fd, Revision(header.generation, header.committed))
         return header, rotated
 
     def _exchange(
@@ -894,8 +914,8 @@ class Store:
                 self.lock.announce(header.announcing(intent), announce, durable=False)
             rotated = files.keep_old(self.path, fd, old)
             self._note(header, announce or "repair", kept, rotated, old)
-            if self.durable:
-                _platform.sync_folder(os.path.dirname(self.path))
+            # Whatever the durability: the new name must not be on the disk before the old file's.
+            _platform.sync_folder(os.path.dirname(self.path))
             if not _platform.KEEPS_FILES_OPEN:
                 os.close(new)
                 new = -1

@@ -313,8 +313,8 @@ def _out_of_order(calls: list[Call], *, power: bool) -> Iterator[str]:
     """Each rule names what must come before what, where both are there."""
     is_lock, is_live = "context.jsonl.lock", "context.jsonl"
 
-    def first(name: str, target: str | Callable[[str], bool]) -> int | None:
-        for call in calls:
+    def first(name: str, target: str | Callable[[str], bool], since: int = 0) -> int | None:
+        for call in calls[since:]:
             fits = call.target == target if isinstance(target, str) else target(call.target)
             if call.name == name and fits:
                 return call.number
@@ -336,16 +336,15 @@ def _out_of_order(calls: list[Call], *, power: bool) -> Iterator[str]:
             ("sync", filled, "replace", swapped),
             ("replace", swapped, "publish", published),
         ]
-    written, synced = first("write", is_live), first("fdatasync", is_live)
+    written = first("write", is_live)
     if power and written is not None:
+        synced = first("fdatasync", is_live, written)
         if synced is None:
             yield "a power cut may take what was acknowledged: nothing was synced"
-        rules += [
-            ("write", written, "sync", synced),
-            ("sync", synced, "publish", published),
-        ]
-        spans = sum(c.name == "fdatasync" and c.target == is_lock for c in calls)
-        if not spans and _records(calls) > 1:
+        rules.append(("sync", synced, "publish", published))
+        announced = first("pwrite", is_lock) or 0
+        on_disk = first("fdatasync", is_lock, announced)
+        if (on_disk is None or on_disk > written) and _records(calls) > 1:
             yield "several records are written before their announcement is on the disk"
     if power and swapped is not None:
         folders = [c.number for c in calls if c.name == "fsync"]

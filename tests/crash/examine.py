@@ -13,7 +13,7 @@ from cosession import BlockingSession
 from .operations import message
 from .scene import Scene, Snapshot, naive_fold, read, view
 
-_KNOWN = re.compile(r"context(_[0-9]+)?\.jsonl(\.lock|\.turn|\.torn|\.lineage)?")
+_KNOWN = re.compile(r"context(_[0-9]+)?\.jsonl(\.lock|\.turn(\.queue)?|\.torn|\.lineage)?")
 
 
 @dataclass(frozen=True, slots=True)

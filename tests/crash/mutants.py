@@ -183,7 +183,7 @@ MUTANTS = {
     # ---- reading ----------------------------------------------------------------------------
     "reader ignores announcements": Mutant(
         "cosession.store:Store._look",
-        {"(header is None or header.intent is None)": "True"},
+        {"self._is_quiet(fd, header, size)": "True"},
         "append-many",
         "kill",
     ),

@@ -72,25 +72,28 @@ class Campaign:
         self.durability = durability
         self.most = most
         self.report = Report()
-        self._folders = itertools.count()
         self.recording = self._record()
         self.report.events = sum(not isinstance(e, Told) for e in self.recording.trace)
 
     # ---- recording --------------------------------------------------------------------------
 
     def _folder(self) -> str:
-        folder = os.path.join(self.root, f"case-{next(self._folders)}")
+        """Empty, and always the same: where locks lie elsewhere, their names depend on it."""
+        folder = os.path.join(self.root, "case")
+        shutil.rmtree(folder, ignore_errors=True)
         os.mkdir(folder)
+        if self.story.lock_dir:
+            os.mkdir(os.path.join(folder, self.story.lock_dir), 0o700)
         return folder
 
     def _record(self) -> Recording:
         story = self.story
+        apart = self._apart() if story.apart else []
         folder = self._prepared()
         players = Cast(folder, self.durability, lock_dir=story.lock_dir)
         if story.opened:
             players.own.refresh()
         wholes, due = [_content(players.path)], [True]
-        apart = self._apart() if story.apart else []
         recorder = Recorder(folder, links=story.links)
         last = Told(0, 0)
         for act in story.acts:
@@ -111,8 +114,6 @@ class Campaign:
 
     def _prepared(self) -> str:
         folder = self._folder()
-        if self.story.lock_dir:
-            os.mkdir(os.path.join(folder, self.story.lock_dir), 0o700)
         if self.story.prepare:
             players = Cast(folder, "process", lock_dir=self.story.lock_dir)
             self.story.prepare(players.other)
@@ -177,13 +178,10 @@ class Campaign:
         )
         folder = self._folder()
         disk.materialise(state.image, folder)
-        if self.story.lock_dir:
-            os.makedirs(os.path.join(folder, self.story.lock_dir), 0o700, exist_ok=True)
         why = f"{first.why}, then again {state.why}" if first else state.why
         _boot_again()
         self.report.states += 1
         self.report.findings += [f"{why}: {finding}" for finding in examine(folder, expected)]
-        shutil.rmtree(folder)
         if len(self.report.findings) >= self.most:
             raise Enough
 
@@ -201,6 +199,8 @@ class Campaign:
         recorder.tell(Told(0, 1))
         try:
             with recorder.armed():
+                if turn := players.own.interrupted:
+                    turn.keep(close_tool_calls=False)
                 players.own.append(message(AFTER_THE_CUT))
             recorder.tell(Told(1, 1))
         except cosession.CosessionError:
@@ -208,7 +208,6 @@ class Campaign:
         finally:
             players.close()
             line = _content(players.path).splitlines(keepends=True)[-1:]
-            shutil.rmtree(folder)
         return Recording(
             recorder.image, recorder.trace, recording.wholes, recording.due, b"".join(line)
         )

@@ -136,8 +136,10 @@ def _opened_while_busy(cast: Cast) -> None:
 def _of(operation: Operation) -> Story:
     apart: tuple[Act, ...] = ()
     if not operation.single:  # a batch
-        many, prompt = OPERATIONS["append-many"], OPERATIONS["prompt-on-filled"]
-        apart = own(many.act), own(prompt.act)
+        apart = (
+            own(OPERATIONS["append-many"].act),
+            own(lambda session: session.set_system_prompt("Be a clock.")),
+        )
     return Story(operation.name, operation.prepare, (own(operation.act),), apart=apart)
 
 
@@ -187,7 +189,16 @@ STORIES = {
             lock_dir="locks",
         ),
         Story("replaced-by-another", conversation, (other(_back), _one("Mine."), _several("Mine"))),
-        Story("appended-by-another", conversation, (other(OPERATIONS["append-one"].act), own(_back))),
+        Story(
+            "appended-by-another",
+            conversation,
+            (
+                other(OPERATIONS["append-one"].act),
+                _several("Mine"),
+                other(OPERATIONS["append-one"].act),
+                own(_back),
+            ),
+        ),
         Story(
             "foreign",
             conversation,
