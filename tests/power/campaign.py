@@ -161,9 +161,7 @@ class Campaign:
     def _states(
         self, recording: Recording, *, deep: bool, subsets: int, seed: int
     ) -> Iterator[State]:
-        return disk.states(
-            recording.image, recording.trace, deep=deep, subsets=subsets, seed=seed
-        )
+        return disk.states(recording.image, recording.trace, deep=deep, subsets=subsets, seed=seed)
 
     def _examine(self, state: State, recording: Recording, first: State | None = None) -> None:
         told = first.told if first else state.told
@@ -174,7 +172,8 @@ class Campaign:
             told,
             self._foreign,
             recording.healed,
-            healed_due=bool(first and state.told.acknowledged),
+            bool(first and state.told.acknowledged),
+            (first and first.image.content("context.jsonl")) or b"",
         )
         folder = self._folder()
         disk.materialise(state.image, folder)
@@ -239,7 +238,7 @@ def main(arguments: list[str]) -> dict[str, Any]:
     options = parser.parse_args(arguments)
     logging.getLogger("cosession").addHandler(logging.NullHandler())
     cosession.store._GRACE = 0.002  # nobody else is writing here,
-    cosession.store._LOOKS = 5  # so what is unreadable stays so
+    cosession.store._LOOKS = 2  # so what is unreadable stays so
     _wait_for_no_disk()
     if options.mutant:
         crash_mutants.apply(options.mutant, MUTANTS)

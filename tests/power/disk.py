@@ -21,6 +21,9 @@ from cosession.header import HEADER_AT, HEADER_SIZE, SPANS_AT, Identity, Replaci
 SECTOR = 512
 """What a disk writes whole or not at all."""
 
+_PAIRS = 60
+"""Of so many pairs of events both differ, under `deep`, after each call."""
+
 _FEW = 6
 """At so many boundaries of records and sectors a write is cut, unless all of them are wanted."""
 
@@ -286,14 +289,15 @@ def _choices(
             yield {one: part}, f"but {_said(events, one)} {part.name}"
             yield nothing | {one: part}, f"only what was synced, and {_said(events, one)} {part.name}"
         yield nothing | {one: WHOLE}, f"only what was synced, and {_said(events, one)}"
+    choices = random.Random(f"{seed}/{len(events)}")
     if deep:
-        for one, two in combinations(free, 2):
+        pairs = list(combinations(free, 2))
+        for one, two in choices.sample(pairs, min(len(pairs), _PAIRS)):
             who = f"{_said(events, one)} and {_said(events, two)}"
             for first in _coarse(events[one]):
                 for second in _coarse(events[two]):
                     yield {one: first, two: second}, f"but {who} {first.name}, {second.name}"
             yield nothing | {one: WHOLE, two: WHOLE}, f"only what was synced, and {who}"
-    choices = random.Random(f"{seed}/{len(events)}")
     for number in range(subsets if len(free) > 1 else 0):
         some = {one: choices.choice([WHOLE, WHOLE, NONE, *parts(events[one])]) for one in free}
         yield some, f"subset {number} of seed {seed}"

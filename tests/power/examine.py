@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from cosession import BlockingSession, SessionMissing
 from crash.examine import leftovers, nothing_left_to_do
@@ -32,6 +33,8 @@ class Expected:
     healed: bytes = b""
     """A record that was appended behind it all after another cut, and maybe acknowledged."""
     healed_due: bool = False
+    found: bytes = b""
+    """What the file held after the first of two cuts."""
 
     @property
     def allowed(self) -> tuple[bytes, ...]:
@@ -71,6 +74,8 @@ def _findings(folder: str, expected: Expected) -> Iterator[str]:
     if held != {**held, **folded}:
         yield f"what was opened is not the file's fold: {held}, but {folded}"
     yield from _kept(path, found, live)
+    if expected.healed:
+        yield from _kept(path, expected.found, live)
     if expected.durability == "power":
         if ends.generation < expected.told.generation:
             yield f"the generation went down from {expected.told.generation} to {ends.generation}"
@@ -130,8 +135,7 @@ def _power(path: str, live: bytes, expected: Expected) -> Iterator[str]:
 
 def _torn(allowed: Sequence[bytes]) -> int:
     """Of how many operations a broken line may be left: of appends that were under way."""
-    pairs = zip(allowed, allowed[1:], strict=False)
-    return sum(after.startswith(before) for before, after in pairs)
+    return sum(after.startswith(before) for before, after in pairwise(allowed))
 
 
 def _process(path: str, live: bytes, expected: Expected) -> Iterator[str]:
@@ -141,6 +145,11 @@ def _process(path: str, live: bytes, expected: Expected) -> Iterator[str]:
     if not any(_in_order(good, _lines(whole)) for whole in expected.wholes):
         strange = set(good) - {line for whole in expected.wholes for line in _lines(whole)}
         yield f"records that nobody wrote, or in another order: {strange or good}"
+    # A replace waits for the disk under any durability.
+    begun = expected.wholes[: expected.told.begun + 1]
+    replaced = [new for old, new in pairwise(begun) if not new.startswith(old)]
+    if not any(live.startswith(base) for base in (expected.wholes[0], *replaced)):
+        yield f"it doesn't begin with what was on the disk: {live[:200]!r}…"
     yield from _rotated(path, live, expected, 0)
 
 

@@ -154,6 +154,7 @@ STORIES = {
         Story("crowd", conversation, (own(_crowd),)),
         Story("turn", conversation, (own(_turn), _one("Behind it."))),
         Story("appends", conversation, (_one("One."), _several("Several"), _one("Another."))),
+        Story("clears", conversation, (own(_clear), _one("Between."), own(_clear))),
         Story(
             "day",
             conversation,

@@ -1,0 +1,179 @@
+"""Whatever a power cut leaves on the disk, the session keeps what its durability promises.
+
+The trace, the states and their examination are in `power/`; docs/power.md says what they mean.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crash.server import Campaigns
+from power.disk import (
+    Create,
+    File,
+    Image,
+    Link,
+    Part,
+    Rename,
+    Sync,
+    SyncFolder,
+    Told,
+    Truncate,
+    Write,
+    loose,
+    states,
+)
+from power.mutants import MUTANTS
+from power.stories import STORIES
+
+cuts_the_power = pytest.mark.skipif(
+    not sys.platform.startswith("linux"),
+    reason="the recorder learns from /proc which file a descriptor is, and forks its campaigns",
+)
+
+QUICK = {
+    ("append-one", "power"): 40,
+    ("append-many", "power"): 40,
+    ("append-many", "process"): 150,
+    ("create", "power"): 80,
+    ("revert", "power"): 100,
+    ("clear", "process"): 80,
+}
+"""The stories of the default run, and how many states they have at least."""
+
+QUICK_MUTANTS = (
+    "data not synced before it is acknowledged",
+    "announcement of several records not synced",
+    "the session's folder never synced",
+    "old file's new name not synced before the replace",
+)
+
+
+@pytest.fixture(scope="module")
+def campaigns() -> Iterator[Campaigns]:
+    campaigns = Campaigns("power.campaign")
+    yield campaigns
+    campaigns.close()
+
+
+def run(campaigns: Campaigns, root: Path, story: str, durability: str, *options: str) -> Any:
+    return campaigns.run(root, f"--story={story}", f"--durability={durability}", *options)
+
+
+# ---- the sessions -------------------------------------------------------------------------------
+
+
+@cuts_the_power
+@pytest.mark.parametrize(("story", "durability"), QUICK)
+def test_a_power_cut_at_any_call_leaves_what_is_promised(
+    campaigns: Campaigns, tmp_path: Path, story: str, durability: str
+) -> None:
+    """Every prefix of the calls, with one unsynced call missing, torn or zero: still a session."""
+    report = run(campaigns, tmp_path, story, durability)
+    assert report["findings"] == []
+    assert report["finished"]
+    assert report["states"] >= QUICK[story, durability], "there are fewer states than there were"
+
+
+@cuts_the_power
+@pytest.mark.deep
+@pytest.mark.parametrize("durability", ["power", "process"])
+@pytest.mark.parametrize("story", STORIES)
+def test_two_unsynced_calls_and_a_second_cut_while_healing(
+    campaigns: Campaigns, tmp_path: Path, story: str, durability: str
+) -> None:
+    """Two calls deviate at a time, many at random, and the healing is cut as well; half a minute
+    for each story.
+    """
+    options = ("--deep", "--again", "--subsets=8", "--seconds=30")
+    report = run(campaigns, tmp_path, story, durability, *options)
+    assert report["findings"] == []
+    assert report["states"] >= 20
+
+
+@cuts_the_power
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK_MUTANTS else pytest.mark.deep)
+        for name in MUTANTS
+    ],
+)
+def test_a_missing_sync_is_found_out(campaigns: Campaigns, tmp_path: Path, name: str) -> None:
+    """With one sync or check left out or moved, some state breaks a promise."""
+    mutant = MUTANTS[name]
+    options = (f"--mutant={name}", "--most=1", *mutant.options)
+    report = run(campaigns, tmp_path, mutant.operation, mutant.kind, *options)
+    assert report["findings"], f"{report['states']} states, and nobody noticed: {name}"
+
+
+# ---- the model ----------------------------------------------------------------------------------
+
+LIVE, NEW = 1, 2
+START = Image({"live": LIVE}, {LIVE: File(b"old\n")}, {LIVE: LIVE, NEW: NEW})
+
+
+def contents(trace: list[Any], name: str) -> set[bytes | None]:
+    """What a file may hold behind the last call of a trace."""
+    found = states(START, [*trace, Told(9, 9)], subsets=0)
+    return {state.image.content(name) for state in found if state.told.acknowledged == 9}
+
+
+def test_an_unsynced_write_may_be_missing_torn_or_zero() -> None:
+    """Old, whole, cut short, zeros at either end, its size only."""
+    written = contents([Write(LIVE, "live", 4, b"new\n", 0)], "live")
+    assert {b"old\n", b"old\nnew\n", b"old\nn", b"old\n\0\0\0\0", b"old\n\0ew\n"} <= written
+    assert all(content and content.startswith(b"old\n") for content in written)
+
+
+def test_a_synced_write_is_there() -> None:
+    """Once the file is synced there is one state; the folder's sync says nothing about it."""
+    write = Write(LIVE, "live", 4, b"new\n", 0)
+    assert contents([write, Sync(LIVE, "live")], "live") == {b"old\nnew\n"}
+    assert b"old\n" in contents([write, SyncFolder("")], "live")
+    assert b"old\n" in contents([Sync(LIVE, "live"), write], "live")
+
+
+def test_a_name_is_pinned_by_its_folder_only() -> None:
+    """A created file's sync keeps its bytes, not its name; another folder's sync keeps neither."""
+    create, write = Create(NEW, "new"), Write(NEW, "new", 0, b"x", 0)
+    synced = Sync(NEW, "new")
+    assert contents([create, write, synced], "new") == {None, b"x"}
+    assert contents([create, write, synced, SyncFolder("")], "new") == {b"x"}
+    assert None in contents([create, write, synced, SyncFolder("elsewhere")], "new")
+
+
+def test_a_rename_may_come_before_the_bytes_and_before_other_names() -> None:
+    """So an unsynced new file may be empty under the old one's name, and the old one nowhere."""
+    trace = [
+        Create(NEW, "new"),
+        Write(NEW, "new", 0, b"x", 0),
+        Link(LIVE, "kept"),
+        Rename(NEW, "new", "live"),
+    ]
+    found = [state.image for state in states(START, trace, subsets=0)]
+    assert any(image.content("live") == b"" for image in found)
+    assert any(image.content("live") == b"x" and "kept" not in image.names for image in found)
+    assert any(image.names == {"live": LIVE, "new": NEW, "kept": LIVE} for image in found)
+
+
+def test_a_cut_that_is_not_synced_may_be_undone() -> None:
+    """A truncated file may be as long as it was, until it is synced."""
+    cut = Truncate(LIVE, "live", 1, 0)
+    assert contents([cut], "live") == {b"old\n", b"o"}
+    assert contents([cut, Sync(LIVE, "live")], "live") == {b"o"}
+
+
+def test_only_loose_calls_deviate() -> None:
+    """What a sync has pinned is the same in every state, also in the random ones."""
+    trace = [Write(LIVE, "live", 4, b"a\n", 0), Sync(LIVE, "live"), Write(LIVE, "live", 6, b"b", 0)]
+    assert loose(trace) == [2]
+    seen = [s for s in states(START, trace, deep=True, subsets=9) if "after 3 of 3" in s.why]
+    assert all((s.image.content("live") or b"").startswith(b"old\na\n") for s in seen)
+    assert Part("its size, and rubbish", (), 1, 0xA5)  # the widest that a write may become
+    assert b"old\na\n\xa5" in {s.image.content("live") for s in seen}
