@@ -860,21 +860,31 @@ class Store:
         return at.generation == self._on_disk.generation and at <= self._on_disk
 
     def _sync(self, fd: int, upto: Revision) -> None:
-        """Have the session on the disk up to here.
-
-        A generation that is new to us may have been begun by somebody who waited for no disk. Then
-        the names of its files, and its number, have to get there as well.
-        """
-        try:
+        """Have the session on the disk up to here."""
+        with self._poisoning():
             _platform.sync_data(fd)
-            if upto.generation != self._on_disk.generation:
-                for folder in {os.path.dirname(self.path), os.path.dirname(self.lock.path)}:
-                    _platform.sync_folder(folder)
-                self.lock.sync()
+        if upto.generation != self._on_disk.generation:
+            self._sync_names()
+        self._on_disk = upto
+
+    def _sync_names(self) -> None:
+        """Have a generation on the disk that is new to us: its files' names, and its number.
+
+        Somebody may have begun it who waited for no disk.
+        """
+        with self._poisoning():
+            for folder in {os.path.dirname(self.path), os.path.dirname(self.lock.path)}:
+                _platform.sync_folder(folder)
+            self.lock.sync()
+
+    @contextmanager
+    def _poisoning(self) -> Iterator[None]:
+        """After a sync that failed nobody knows what is on the disk: refuse from then on."""
+        try:
+            yield
         except OSError as error:
             self._poisoned = True
             raise SyncFailed(self.path, "sync to the disk", error.errno) from error
-        self._on_disk = upto
 
     def _replace(self, header: Header, edit: Edit, name: str) -> tuple[Header, str]:
         """Put a new file in the old one's place; its header and where the old one was kept."""
@@ -882,8 +892,8 @@ class Store:
             with self._data() as fd:
                 header, rotated = self._exchange(fd, header, edit, announce=name)
             if self.durable:
-                with self._data() as fd:
-                    self._sync(fd, Revision(header.generation, header.committed))
+                self._sync_names()
+                self._on_disk = Revision(header.generation, header.committed)
         return header, rotated
 
     def _exchange(

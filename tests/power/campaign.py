@@ -31,7 +31,7 @@ from .disk import Event, Image, State, Told
 from .examine import Expected, examine
 from .mutants import MUTANTS
 from .recorder import Recorder
-from .stories import STORIES, Act, Cast, Story
+from .stories import STORIES, Cast, Story
 
 _boots = itertools.count(1)
 

@@ -183,7 +183,7 @@ def parts(event: Event, *, every: bool = False) -> Iterator[Part]:
                 yield Part(f"zeros up to {cut}", ((cut, length),), length)
             sectors = range(-at % SECTOR, length, SECTOR)
             for start in list(sectors)[: None if every else _FEW]:
-                if 0 < start and start + SECTOR < length:
+                if start > 0 and start + SECTOR < length:
                     ranges = (0, start), (start + SECTOR, length)
                     yield Part(f"a sector of zeros at {start}", ranges, length)
 
@@ -224,11 +224,11 @@ def apply(image: Image, event: Event, part: Part) -> None:
             whole = part is WHOLE
             ranges, size = (((0, len(data)),), len(data)) if whole else (part.ranges, part.size)
             old = image.files.get(file, File()).data
-            new = bytearray(old.ljust(at, b"\0"))
-            new += bytes([part.filler]) * (at + size - len(new))
+            held = bytearray(old.ljust(at, b"\0"))
+            held += bytes([part.filler]) * (at + size - len(held))
             for start, stop in ranges:
-                new[at + start : at + stop] = data[start:stop]
-            image.files[file] = File(bytes(new), modified)
+                held[at + start : at + stop] = data[start:stop]
+            image.files[file] = File(bytes(held), modified)
         case Truncate(file, _, length, modified):
             old = image.files.get(file, File()).data
             image.files[file] = File(old[:length].ljust(length, b"\0"), modified)
@@ -287,7 +287,10 @@ def _choices(
     for one in free:
         for part in parts(events[one], every=deep):
             yield {one: part}, f"but {_said(events, one)} {part.name}"
-            yield nothing | {one: part}, f"only what was synced, and {_said(events, one)} {part.name}"
+            yield (
+                nothing | {one: part},
+                f"only what was synced, and {_said(events, one)} {part.name}",
+            )
         yield nothing | {one: WHOLE}, f"only what was synced, and {_said(events, one)}"
     choices = random.Random(f"{seed}/{len(events)}")
     if deep:

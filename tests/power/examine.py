@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from cosession import BlockingSession, SessionMissing
 from crash.examine import leftovers, nothing_left_to_do
@@ -97,9 +97,7 @@ def _findings(folder: str, expected: Expected) -> Iterator[str]:
         yield f"memory is not the file's fold afterwards: {held}"
 
 
-def _read_only(
-    path: str, lock_dir: str | None, found: bytes, expected: Expected
-) -> Iterator[str]:
+def _read_only(path: str, lock_dir: str | None, found: bytes, expected: Expected) -> Iterator[str]:
     """A reader, before anybody has healed anything, sees records of the session only."""
     session = BlockingSession(path, read_only=True, lock_dir=lock_dir)
     try:
@@ -157,7 +155,9 @@ def _rotated(path: str, live: bytes, expected: Expected, last: int) -> Iterator[
     """What was in the session once is in it, or in a rotated file, in one piece."""
     rotated = Snapshot.of(os.path.dirname(path)).rotated
     for number, whole in enumerate(expected.wholes[: last + 1]):
-        if expected.due[number] and not any(content.startswith(whole) for content in (live, *rotated.values())):
+        if expected.due[number] and not any(
+            content.startswith(whole) for content in (live, *rotated.values())
+        ):
             yield f"what the session was after {number} operations is nowhere; {sorted(rotated)}"
 
 
@@ -168,10 +168,11 @@ def _kept(path: str, found: bytes, live: bytes) -> Iterator[str]:
     contents = [live, *Snapshot.of(os.path.dirname(path)).rotated.values()]
     if os.path.exists(f"{path}.torn"):
         contents.append(read(f"{path}.torn"))
-    common = len(os.path.commonprefix([found, live]))
-    common = found.rfind(b"\n", 0, common) + 1
-    if not any(found in content or found[common:] in content for content in contents):
-        yield f"bytes are in no file any more: …{found[common:][:200]!r}"
+    pairs = zip(_lines(found), _lines(live), strict=False)
+    same = takewhile(lambda pair: pair[0] == pair[1], pairs)
+    tail = found[sum(len(line) for line, _ in same) :]
+    if not any(found in content or tail in content for content in contents):
+        yield f"bytes are in no file any more: …{tail[:200]!r}"
 
 
 def _lines(data: bytes) -> list[bytes]:

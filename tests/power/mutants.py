@@ -10,6 +10,7 @@ from crash.mutants import Mutant
 _APPEND = "cosession.store:Store._append"
 _EXCHANGE = "cosession.store:Store._exchange"
 _SYNC = "cosession.store:Store._sync"
+_NAMES = "cosession.store:Store._sync_names"
 _AGAIN = ("--again",)
 
 MUTANTS = {
@@ -47,7 +48,7 @@ MUTANTS = {
     ),
     # ---- names and generations --------------------------------------------------------------
     "the session's folder never synced": Mutant(
-        _SYNC, {"_platform.sync_folder(…": "pass"}, "create", "power"
+        _NAMES, {"_platform.sync_folder(…": "pass"}, "create", "power"
     ),
     "names made by others not synced": Mutant(
         _SYNC,
@@ -56,12 +57,12 @@ MUTANTS = {
         "power",
     ),
     "the lock file's folder not synced": Mutant(
-        _SYNC,
+        _NAMES,
         {"for folder in …": "for folder in {os.path.dirname(self.path)}:"},
         "created-by-another-locks-elsewhere",
         "power",
     ),
-    "generation not synced": Mutant(_SYNC, {"self.lock.sync()": "pass"}, "clears", "power"),
+    "generation not synced": Mutant(_NAMES, {"self.lock.sync()": "pass"}, "clears", "power"),
     # ---- a replace's steps ------------------------------------------------------------------
     "new file not synced before it takes the name": Mutant(
         "cosession.store:Store._fill", {"_platform.sync_data(new…": "pass"}, "revert", "process"
@@ -86,7 +87,11 @@ MUTANTS = {
         "process",
     ),
     "torn bytes cut before they are synced elsewhere": Mutant(
-        "cosession.files:put_aside", {"_platform.sync_data(fd…": "pass"}, "append-many", "power", _AGAIN
+        "cosession.files:put_aside",
+        {"_platform.sync_data(fd…": "pass"},
+        "append-many",
+        "power",
+        _AGAIN,
     ),
     "folder of torn bytes not synced": Mutant(
         "cosession.files:put_aside", {"if is_new": "if False"}, "append-many", "power", _AGAIN

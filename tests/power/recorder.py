@@ -147,7 +147,9 @@ class Recorder(Shim):
 
     def __contains__(self, fd: int) -> bool:
         """Whether an open file is one of those in the folder."""
-        return self._named(os.readlink(f"/proc/self/fd/{fd}").removesuffix(" (deleted)")) is not None
+        return (
+            self._named(os.readlink(f"/proc/self/fd/{fd}").removesuffix(" (deleted)")) is not None
+        )
 
     def _named(self, path: str) -> str | None:
         """The path within the folder, if it is in there."""
