@@ -5,13 +5,20 @@ The trace, the states and their examination are in `power/`; docs/power.md says 
 
 from __future__ import annotations
 
+import random
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cosession._platform import sync_folder
+from crash.audit import audit
 from crash.server import Campaigns
 from power.disk import (
     Create,
@@ -30,6 +37,8 @@ from power.disk import (
 )
 from power.mutants import MUTANTS
 from power.stories import STORIES
+
+HERE = Path(__file__).parent
 
 cuts_the_power = pytest.mark.skipif(
     not sys.platform.startswith("linux"),
@@ -110,6 +119,128 @@ def test_a_missing_sync_is_found_out(campaigns: Campaigns, tmp_path: Path, name:
     options = (f"--mutant={name}", "--most=1", *mutant.options)
     report = run(campaigns, tmp_path, mutant.operation, mutant.kind, *options)
     assert report["findings"], f"{report['states']} states, and nobody noticed: {name}"
+
+
+# ---- a real file system that forgets ------------------------------------------------------------
+
+
+class Forgetful:
+    """A mounted file system, and workers on it that are killed with the power."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.server = subprocess.Popen(
+            [sys.executable, "-m", "power.forgetful", str(folder)],
+            cwd=HERE,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.said = self._line()
+
+    def _line(self) -> str:
+        assert self.server.stdout is not None
+        too_long = threading.Timer(30, self.server.kill)
+        too_long.start()
+        try:
+            return self.server.stdout.readline().strip()
+        finally:
+            too_long.cancel()
+
+    def work(self, journal: Path, seed: float, lasting: float, *mutants: str) -> None:
+        """Have a worker on it, for so many seconds."""
+        path = str(self.folder / "context.jsonl")
+        worker = [sys.executable, "-m", "power.worker", path, str(journal), str(seed), *mutants]
+        child = subprocess.Popen(worker, stdout=subprocess.PIPE, cwd=HERE)
+        assert child.stdout is not None
+        try:
+            assert child.stdout.readline().strip() == b"ready"
+            time.sleep(lasting)
+        finally:
+            child.kill()
+            child.communicate(timeout=20)
+
+    def cut(self, how: str) -> None:
+        assert self.server.stdin is not None
+        self.server.stdin.write(f"{how}\n")
+        self.server.stdin.flush()
+        assert self._line() == "cut"
+
+    def clear(self) -> None:
+        for file in self.folder.iterdir():
+            file.unlink()
+        sync_folder(str(self.folder))
+
+    def close(self) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self.server.communicate(timeout=10)
+        self.server.kill()
+        self.server.wait(timeout=20)
+
+
+@pytest.fixture
+def forgetful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Forgetful]:
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    system = Forgetful(folder)
+    # The power comes back with another boot.
+    monkeypatch.setattr("cosession._platform.boot_id", lambda: b"another boot, ok")
+    try:
+        if system.said != "ready":
+            pytest.skip(f"a file system of our own {system.said or 'does not start'}")
+        yield system
+    finally:
+        system.close()
+
+
+def cut_at_random(system: Forgetful, journal: Path, how: str, cuts: int, *mutants: str) -> int:
+    """Cut the power under workers, and audit the session after each; how many were busy."""
+    choices = random.Random(f"{how}/{cuts}")
+    acknowledged = 0
+    for number in range(cuts):
+        system.work(journal, choices.random(), choices.uniform(0, 0.2), *mutants)
+        system.cut(how)
+        acknowledged += audit(system.folder / "context.jsonl", journal, f"cut {number}")
+        journal.unlink()
+        system.clear()
+    return acknowledged
+
+
+@cuts_the_power
+@pytest.mark.parametrize("how", ["everything", "names"])
+def test_a_file_system_that_forgets_what_is_not_synced(
+    forgetful: Forgetful, tmp_path: Path, how: str
+) -> None:
+    """Real processes on it lose nothing acknowledged, whether unsynced names stay or go."""
+    assert cut_at_random(forgetful, tmp_path / "journal", how, 2) >= 2
+
+
+@cuts_the_power
+@pytest.mark.deep
+@pytest.mark.parametrize("how", ["everything", "names"])
+def test_a_file_system_that_forgets_many_times(
+    forgetful: Forgetful, tmp_path: Path, how: str
+) -> None:
+    """The same, forty times."""
+    assert cut_at_random(forgetful, tmp_path / "journal", how, 40) >= 40
+
+
+@cuts_the_power
+@pytest.mark.deep
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data not synced before it is acknowledged",
+        "the session's folder never synced",
+        "nothing synced after the replace",
+    ],
+)
+def test_a_file_system_that_forgets_finds_a_missing_sync_out(
+    forgetful: Forgetful, tmp_path: Path, name: str
+) -> None:
+    """A worker without one of the syncs has something acknowledged that is gone."""
+    with pytest.raises((AssertionError, FileNotFoundError)):
+        cut_at_random(forgetful, tmp_path / "journal", "everything", 20, name)
 
 
 # ---- the model ----------------------------------------------------------------------------------
