@@ -20,10 +20,8 @@ import cosession.store
 
 from . import mutants
 from .examine import Reference, examine, leftovers
-from .operations import OPERATIONS
+from .operations import FOREIGN_LINE, FOREIGN_START, OPERATIONS
 from .scene import (
-    FOREIGN_LINE,
-    FOREIGN_START,
     Scene,
     Setting,
     Snapshot,

@@ -23,7 +23,7 @@ import cosession.store
 from crash import mutants as crash_mutants
 from crash import shim
 from crash.operations import message
-from crash.scene import FOREIGN_LINE, FOREIGN_START, read
+from crash.scene import read
 from crash.server import serve
 
 from . import disk
@@ -170,7 +170,7 @@ class Campaign:
             recording.wholes,
             recording.due,
             told,
-            self._foreign,
+            self.story.foreign,
             recording.healed,
             bool(first and state.told.acknowledged),
             (first and first.image.content("context.jsonl")) or b"",
@@ -183,10 +183,6 @@ class Campaign:
         self.report.findings += [f"{why}: {finding}" for finding in examine(folder, expected)]
         if len(self.report.findings) >= self.most:
             raise Enough
-
-    @property
-    def _foreign(self) -> bytes:
-        return FOREIGN_LINE + FOREIGN_START if self.story.name == "foreign" else b""
 
     def _healing(self, state: State, recording: Recording) -> Recording | None:
         """What the next process does first: it heals the session and appends to it."""

@@ -9,8 +9,15 @@ from typing import Any, cast
 
 from cosession import BlockingSession, Message
 from cosession._base import Durability
-from crash.operations import OPERATIONS, Operation, conversation, message, nothing
-from crash.scene import FOREIGN_LINE, FOREIGN_START
+from crash.operations import (
+    FOREIGN_LINE,
+    FOREIGN_START,
+    OPERATIONS,
+    Operation,
+    conversation,
+    message,
+    nothing,
+)
 
 
 class Cast:
@@ -74,6 +81,8 @@ class Story:
     """The same one by one, where one act is several operations."""
     links: bool = True
     lock_dir: str | None = None
+    foreign: bytes = b""
+    """What a program that takes no lock writes meanwhile."""
 
 
 def own(act: Callable[[BlockingSession[Message]], object]) -> Act:
@@ -204,6 +213,7 @@ STORIES = {
             "foreign",
             conversation,
             (foreign(FOREIGN_LINE), _several("Mine"), foreign(FOREIGN_START), own(_clear)),
+            foreign=FOREIGN_LINE + FOREIGN_START,
         ),
     )
 }
