@@ -5,23 +5,22 @@ The children, the calls at which they die, and the examination afterwards are in
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cosession import BlockingSession, Session
+from cosession import Session
+from crash.audit import audit
 from crash.mutants import MUTANTS
 from crash.operations import OPERATIONS
+from crash.server import Campaigns
 
 HERE = Path(__file__).parent
 
@@ -37,49 +36,23 @@ THOROUGH = ("append-many", "prompt-on-filled", "revert")
 """One operation of each kind, for the campaigns that multiply."""
 
 
-class Campaigns:
-    """The process that runs the campaigns."""
-
-    def __init__(self) -> None:
-        self.server = subprocess.Popen(
-            [sys.executable, "-m", "crash.campaign"],
-            cwd=HERE,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(
-        self, root: Path, operation: str, kind: str, *options: str, timeout: float = 300
-    ) -> Any:
-        assert self.server.stdin is not None
-        assert self.server.stdout is not None
-        too_long = threading.Timer(timeout, self.server.kill)
-        too_long.start()
-        try:
-            arguments = [str(root), f"--operation={operation}", f"--kind={kind}", *options]
-            self.server.stdin.write(json.dumps(arguments) + "\n")
-            self.server.stdin.flush()
-            answer = self.server.stdout.readline()
-        finally:
-            too_long.cancel()
-        assert answer, f"no answer within {timeout} s"
-        report = json.loads(answer)
-        assert "traceback" not in report, report["traceback"]
-        return report
-
-    def close(self) -> None:
-        with suppress(subprocess.TimeoutExpired):
-            self.server.communicate(timeout=5)
-        self.server.kill()
-        self.server.wait(timeout=20)
-
-
 @pytest.fixture(scope="module")
 def campaigns() -> Iterator[Campaigns]:
-    campaigns = Campaigns()
+    campaigns = Campaigns("crash.campaign")
     yield campaigns
     campaigns.close()
+
+
+def run(
+    campaigns: Campaigns,
+    root: Path,
+    operation: str,
+    kind: str,
+    *options: str,
+    timeout: float = 300,
+) -> Any:
+    options = (f"--operation={operation}", f"--kind={kind}", *options)
+    return campaigns.run(root, *options, timeout=timeout)
 
 
 def expect_nothing(report: Any, *, at_least: int) -> None:
@@ -99,7 +72,7 @@ def test_killed_at_any_call_an_operation_is_whole_or_absent(
     campaigns: Campaigns, tmp_path: Path, operation: str, durability: str
 ) -> None:
     """SIGKILL at every system call, and inside every write: the state before or the one after."""
-    report = campaigns.run(tmp_path, operation, "kill", f"--durability={durability}")
+    report = run(campaigns, tmp_path, operation, "kill", f"--durability={durability}")
     expect_nothing(report, at_least=14)
 
 
@@ -115,7 +88,7 @@ def test_foreign_lines_and_a_second_death_while_healing_change_nothing(
     campaigns: Campaigns, tmp_path: Path, operation: str
 ) -> None:
     """After each kill another program appends, or the process that heals is killed at any call."""
-    expect_nothing(campaigns.run(tmp_path, operation, "kill_and_more"), at_least=80)
+    expect_nothing(run(campaigns, tmp_path, operation, "kill_and_more"), at_least=80)
 
 
 @steps_through_calls
@@ -123,7 +96,7 @@ def test_killed_while_taking_records_out_from_between_foreign_ones(
     campaigns: Campaigns, tmp_path: Path
 ) -> None:
     """A torn append with foreign lines behind it is taken out, whenever the healer dies."""
-    expect_nothing(campaigns.run(tmp_path, "append-many", "splice"), at_least=100)
+    expect_nothing(run(campaigns, tmp_path, "append-many", "splice"), at_least=100)
 
 
 @steps_through_calls
@@ -132,7 +105,7 @@ def test_killed_where_there_are_no_hard_links(
     campaigns: Campaigns, tmp_path: Path, operation: str
 ) -> None:
     """Where the old file has to be copied, a kill leaves no half copy and no temporary file."""
-    expect_nothing(campaigns.run(tmp_path, operation, "kill", "--no-links"), at_least=20)
+    expect_nothing(run(campaigns, tmp_path, operation, "kill", "--no-links"), at_least=20)
 
 
 @steps_through_calls
@@ -141,7 +114,7 @@ def test_the_asynchronous_session_dies_as_cleanly(
     campaigns: Campaigns, tmp_path: Path, operation: str
 ) -> None:
     """The same kills in a process that uses the asyncio session."""
-    expect_nothing(campaigns.run(tmp_path, operation, "kill", "--asynchronous"), at_least=14)
+    expect_nothing(run(campaigns, tmp_path, operation, "kill", "--asynchronous"), at_least=14)
 
 
 # ---- every disturbance --------------------------------------------------------------------------
@@ -153,7 +126,7 @@ def test_a_foreign_line_at_any_call_is_kept_and_tears_nothing(
     campaigns: Campaigns, tmp_path: Path, operation: str
 ) -> None:
     """Before every call another program appends a line, or half of one; both are in the file."""
-    expect_nothing(campaigns.run(tmp_path, operation, "disturb"), at_least=18)
+    expect_nothing(run(campaigns, tmp_path, operation, "disturb"), at_least=18)
 
 
 @steps_through_calls
@@ -162,7 +135,7 @@ def test_memory_equals_the_file_after_any_failing_call(
     campaigns: Campaigns, tmp_path: Path, operation: str
 ) -> None:
     """Every call fails once, also with a part written: rolled back, and memory is the fold."""
-    expect_nothing(campaigns.run(tmp_path, operation, "fail"), at_least=8)
+    expect_nothing(run(campaigns, tmp_path, operation, "fail"), at_least=8)
 
 
 @steps_through_calls
@@ -172,7 +145,7 @@ def test_calls_come_in_the_order_of_the_protocol(
     campaigns: Campaigns, tmp_path: Path, operation: str, durability: str
 ) -> None:
     """Announced, written, synced, published; filled, synced, kept, replaced: under the lock."""
-    report = campaigns.run(tmp_path, operation, "order", f"--durability={durability}")
+    report = run(campaigns, tmp_path, operation, "order", f"--durability={durability}")
     expect_nothing(report, at_least=1)
 
 
@@ -182,7 +155,7 @@ def test_a_deleted_lock_file_is_noticed_before_anything_is_written(
     campaigns: Campaigns, tmp_path: Path, operation: str
 ) -> None:
     """Whoever comes new takes the lock at the path: nothing is written under the old one."""
-    expect_nothing(campaigns.run(tmp_path, operation, "order", "--lock-deleted"), at_least=1)
+    expect_nothing(run(campaigns, tmp_path, operation, "order", "--lock-deleted"), at_least=1)
 
 
 # ---- the examination itself ---------------------------------------------------------------------
@@ -194,7 +167,7 @@ def test_a_reordered_protocol_is_found_out(campaigns: Campaigns, tmp_path: Path,
     """With one step of the protocol left out or moved, the same campaigns report a violation."""
     mutant = MUTANTS[name]
     options = [f"--mutant={name}", "--most=1", *mutant.options]
-    report = campaigns.run(tmp_path, mutant.operation, mutant.kind, *options)
+    report = run(campaigns, tmp_path, mutant.operation, mutant.kind, *options)
     assert report["findings"], f"{report['cases']} cases, and nobody noticed: {name}"
 
 
@@ -222,38 +195,6 @@ def kill_at_random(folder: Path, seed: int, kills: int) -> int:
     return acknowledged
 
 
-def audit(path: Path, journal: Path, case: str) -> int:
-    """Compare the reopened session with what its worker had been told."""
-    with BlockingSession(path) as session:
-        assert session.damage == (), case
-        held = [message.content for message in session.history]
-        session.append({"role": "user", "content": "still works"})
-    live = path.read_bytes()
-    lines = live.splitlines()
-    rotated = [file.read_bytes() for file in path.parent.glob("context_*.jsonl")]
-    everything = b"".join([live, *rotated])
-    told = journal.read_text().splitlines()
-    done = told if not told or told[-1].endswith(".") else told[:-1]
-    for entry in done:
-        for text in entry.rstrip(".").split():
-            assert everything.count(f'"{text}"'.encode()) >= 1, (case, text)
-    # Records that were appended together are there together, in the live file and in each other.
-    for content in [live, *rotated]:
-        groups: dict[str, int] = {}
-        for line in content.splitlines():
-            text = json.loads(line).get("content")
-            if isinstance(text, str) and "/" in text:
-                name, _, of = text.split("/")
-                groups[f"{name}/{of}"] = groups.get(f"{name}/{of}", 0) + 1
-        for group, count in groups.items():
-            assert count == int(group.split("/")[1]), (case, group, count)
-    names = {file.name for file in path.parent.iterdir()}
-    assert not [name for name in names if name.endswith(".tmp")], (case, names)
-    assert path.stat().st_nlink == 1, case
-    assert len(lines) >= len(held), case
-    return len(done)
-
-
 def test_killed_without_warning_at_random_instants(tmp_path: Path) -> None:
     """A parent kills workers in the middle of random operations; nothing they were told is lost."""
     assert kill_at_random(tmp_path, seed=1, kills=12) >= 12
@@ -276,7 +217,7 @@ def test_every_kill_with_everything_after_it(
     campaigns: Campaigns, tmp_path: Path, operation: str, options: tuple[str, ...]
 ) -> None:
     """Before and after every call; each with foreign lines, each with each death of the healer."""
-    report = campaigns.run(tmp_path, operation, "kill_and_more", "--deep", *options, timeout=1200)
+    report = run(campaigns, tmp_path, operation, "kill_and_more", "--deep", *options, timeout=1200)
     expect_nothing(report, at_least=200)
 
 
@@ -287,7 +228,7 @@ def test_every_kill_after_every_foreign_line(
     campaigns: Campaigns, tmp_path: Path, operation: str
 ) -> None:
     """A foreign line at every instant of an append, and a kill at every instant behind it."""
-    report = campaigns.run(tmp_path, operation, "disturb_and_kill", timeout=1200)
+    report = run(campaigns, tmp_path, operation, "disturb_and_kill", timeout=1200)
     expect_nothing(report, at_least=20)
 
 

@@ -131,6 +131,17 @@ def test_a_hole_that_a_power_cut_left_is_taken_out() -> None:
     assert mended(announced(records), bytes(8) + records[1]) == b""
 
 
+def test_an_end_that_a_power_cut_left_as_zeros_is_cut() -> None:
+    """The file has its length already, and zeros where the last records never got."""
+    records = [b'{"role":"user","content":"one"}\n', b'{"role":"user","content":"two"}\n']
+    intent = Appending(0, tuple(map(Span.of, records)))
+    whole = b"".join(records)
+    for kept in range(len(whole)):
+        tail = whole[:kept].ljust(len(whole), b"\0")
+        assert plan_repair(intent, tail) == Cut(), kept
+    assert plan_repair(intent, whole) == Adopt()
+
+
 def test_records_that_are_equal_are_not_mistaken_for_a_hole() -> None:
     """A foreign line as long as our first record, then that record: not a hole, but a line."""
     ours, theirs = b"o same\n", b"f else\n"

@@ -362,11 +362,14 @@ def suppress_blocked() -> Iterator[None]:
 def put_aside(path: str, data: bytes, like: os.stat_result) -> str:
     """Append bytes that can't be used to the session's `.torn` file, on disk before it returns."""
     aside = f"{path}.torn"
+    is_new = not os.path.lexists(aside)
     fd = _platform.open_file(aside, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         _platform.copy_owner(fd, like)
         write_all(fd, data if data.endswith(b"\n") else data + b"\n")
         _platform.sync_data(fd)
+        if is_new:
+            _platform.sync_folder(os.path.dirname(aside))
     finally:
         os.close(fd)
     return aside

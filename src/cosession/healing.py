@@ -97,8 +97,6 @@ class FileHealer(FileReplacer):
     def _create_file(self) -> None:
         with translated(self.path, "create the session"):
             files.create(self.path)
-            if self.durable:
-                _platform.sync_folder(os.path.dirname(self.path))
 
     def _catch_up(self, header: Header) -> None:
         """Fold in what is between the state in memory and what the header calls good."""

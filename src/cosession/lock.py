@@ -287,9 +287,13 @@ class LockFile(KernelLock):
             table = b""
         self.write_at(HEADER_AT, pack(header, self._serial) + self._card(operation) + table)
         if durable:
-            _platform.sync_data(self._fd)
+            self.sync()
         if self.traced is not None:
             self.traced.announced(header.intent)
+
+    def sync(self) -> None:
+        """Have on the disk what has been written."""
+        _platform.sync_data(self._fd)
 
     def publish(self, header: Header) -> None:
         """Write a header without an intent."""

@@ -17,15 +17,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from zlib import crc32
 
 from . import _fork, _platform, files, lineage
 from .errors import NotASession, StorageError, UnknownRevision
 from .files import translated
-from .header import Header, Identity, Replacing
+from .header import Appending, Header, Identity, Replacing
 from .lock import LockFile, Peek
 from .records import Holder, Revision, TurnCard
+from .repair import Adopt, plan_repair
 from .state import State
 from .turn_lock import Turns
 
@@ -104,7 +105,7 @@ class FileReader:
         view = self._view
         return Revision(view.generation, view.state.position)
 
-    # ---- opening and closing ---------------------------------------------------------------------
+    # ---- opening and closing --------------------------------------------------------------------
 
     def close(self) -> None:
         with self._mutex:
@@ -147,7 +148,7 @@ class FileReader:
         if fd >= 0:
             os.close(fd)
 
-    # ---- reading ---------------------------------------------------------------------------------
+    # ---- reading --------------------------------------------------------------------------------
 
     def look(self, *, turn: int | None = None) -> bool:
         """Fold in what others wrote, without the lock. Tells whether all of the file was seen.
@@ -216,7 +217,7 @@ class FileReader:
                     size = committed = max(state.position, card.began.position)
             for piece in files.read_lines(fd, state.position, committed):
                 state = state.fold(piece)
-            if size > state.position and (header is None or header.intent is None):
+            if size > state.position and self._is_quiet(fd, header, size):
                 # Lines of a program that takes no lock, unless one of ours is just being written:
                 # then its announcement shows in the header by now.
                 stop = files.last_line_end(fd, state.position, size)
@@ -229,6 +230,20 @@ class FileReader:
             mark = 0 if generation else checksum_before(fd, state.position)
         self._view = View(generation, identity, state, kept, mark)
         return header is not None and header.intent is None and state.position == size
+
+    def _is_quiet(self, fd: int, header: Header | None, size: int) -> bool:
+        """Whether what is behind *committed* will stay, as far as the header knows."""
+        if header is None or header.intent is None:
+            return True
+        if header.boot == self._boot or not isinstance(header.intent, Appending):
+            return False
+        # It was announced before a power cut, which may have kept all of it but the publishing.
+        tail = files.read_all(fd, header.intent.start, size)
+        return isinstance(plan_repair(header.intent, tail), Adopt)
+
+    @cached_property
+    def _boot(self) -> bytes:
+        return _platform.boot_id()
 
     def _base(self, generation: int, identity: Identity, kept: int, limit: int) -> State:
         """What of the state in memory still holds, to fold the rest into."""
@@ -279,7 +294,7 @@ class FileReader:
         """A turn whose card is lost: it is taken to begin where the session stands."""
         return TurnCard(Holder(0), self.revision, header.turn)
 
-    # ---- copies ----------------------------------------------------------------------------------
+    # ---- copies ---------------------------------------------------------------------------------
 
     def open_snapshot(self) -> tuple[int, int]:
         """The session as it is now: an open descriptor, for the caller to close, and its length.

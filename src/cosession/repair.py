@@ -45,7 +45,9 @@ def plan_repair(intent: Appending, tail: bytes) -> RepairPlan:
     if matched == len(intent.spans):
         return Adopt()
     rest = tail[stop:]
-    ours_to_the_end = start == 0 and b"\n" not in rest and len(tail) < intent.length
+    # After a power cut it may have its length already, with zeros where its end never got.
+    unfinished = len(tail) < intent.length or (len(tail) == intent.length and rest[-1:] == b"\0")
+    ours_to_the_end = start == 0 and b"\n" not in rest and unfinished
     if ours_to_the_end:
         return Cut()
     return Splice(start, stop) if matched else Adopt()

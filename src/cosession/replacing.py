@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from zlib import crc32
 
 from . import _platform, files, lineage
@@ -40,10 +41,8 @@ class FileReplacer(FileReader):
     """Unfinished writes of dead processes that were undone through this handle."""
     _poisoned = False
     """Whether a sync has failed: nothing more is written, then."""
-
-    @cached_property
-    def _boot(self) -> bytes:
-        return _platform.boot_id()
+    _on_disk = Revision(0, 0)
+    """What is known to survive a power cut: names, generation and bytes; see `_sync`."""
 
     def _replace(self, header: Header, edit: Edit, name: str) -> tuple[Header, str]:
         """Put a new file in the old one's place; its header and where the old one was kept."""
@@ -51,11 +50,8 @@ class FileReplacer(FileReader):
             with self._data() as fd:
                 header, rotated = self._exchange(fd, header, edit, announce=name)
             if self.durable:
-                try:
-                    _platform.sync_folder(os.path.dirname(self.path))
-                except OSError as error:
-                    self._poisoned = True
-                    raise SyncFailed(self.path, "sync the folder", error.errno) from error
+                self._sync_names()
+                self._on_disk = Revision(header.generation, header.committed)
         return header, rotated
 
     def _exchange(
@@ -86,8 +82,8 @@ class FileReplacer(FileReader):
                 self.lock.announce(header.announcing(intent), announce, durable=False)
             rotated = files.keep_old(self.path, fd, old)
             self._note(header, announce or "repair", kept, rotated, old)
-            if self.durable:
-                _platform.sync_folder(os.path.dirname(self.path))
+            # Whatever the durability: the new name must not be on the disk before the old file's.
+            _platform.sync_folder(os.path.dirname(self.path))
             if not _platform.KEEPS_FILES_OPEN:
                 os.close(new)
                 new = -1
@@ -163,6 +159,40 @@ class FileReplacer(FileReader):
                 self.lock.publish(header)
         except OSError as error:
             log.warning("%s: leftovers of a failed replace stay for now: %s", self.path, error)
+
+    # ---- what survives a power cut --------------------------------------------------------------
+
+    def _is_on_disk(self, at: Revision) -> bool:
+        return at.generation == self._on_disk.generation and at <= self._on_disk
+
+    def _sync(self, fd: int, upto: Revision) -> None:
+        """Have the session on the disk up to here."""
+        with self._poisoning():
+            _platform.sync_data(fd)
+        if upto.generation != self._on_disk.generation:
+            self._sync_names()
+        self._on_disk = upto
+
+    def _sync_names(self) -> None:
+        """Have a generation on the disk that is new to us: its files' names, and its number.
+
+        Somebody may have begun it who waited for no disk.
+        """
+        with self._poisoning():
+            for folder in {os.path.dirname(self.path), os.path.dirname(self.lock.path)}:
+                _platform.sync_folder(folder)
+            self.lock.sync()
+
+    @contextmanager
+    def _poisoning(self) -> Iterator[None]:
+        """After a sync that failed nobody knows what is on the disk: refuse from then on."""
+        try:
+            yield
+        except OSError as error:
+            self._poisoned = True
+            raise SyncFailed(self.path, "sync to the disk", error.errno) from error
+
+    # ---- taking out, publishing -----------------------------------------------------------------
 
     def _splice(self, fd: int, header: Header, *cuts: Range) -> Header:
         """Take our bytes out from between foreign ones, by a new file without them.

@@ -79,9 +79,6 @@ class Store(FileHealer):
             self.look()
             return
         try:
-            if self.durable:  # announcements are no use if the lock file itself is lost
-                with translated(self.path, "sync the folder"):
-                    _platform.sync_folder(os.path.dirname(self.lock.path))
             self.settle()
             # Behind the settling: as long as a file is announced, nobody may get its inode.
             with translated(self.path, "look for leftovers"):
@@ -96,7 +93,7 @@ class Store(FileHealer):
             self.path, durable=durable, create=create, read_only=read_only, lock_dir=lock_dir
         )
 
-    # ---- committing ------------------------------------------------------------------------------
+    # ---- committing -----------------------------------------------------------------------------
 
     def commit(
         self, requests: Sequence[Request], settled: dict[int, Result] | None = None
@@ -211,7 +208,7 @@ class Store(FileHealer):
             self._own = Own(own.turn, current, current)
         return self._own
 
-    # ---- turns -----------------------------------------------------------------------------------
+    # ---- turns ----------------------------------------------------------------------------------
 
     def _require_turn(self, header: Header, request: Request) -> Header:
         """Raise, unless the request may be carried out as far as turns go."""
@@ -242,7 +239,7 @@ class Store(FileHealer):
             self.lock.publish(header)
         return header
 
-    # ---- appending -------------------------------------------------------------------------------
+    # ---- appending ------------------------------------------------------------------------------
 
     def _append(self, header: Header, batch: Batch, results: dict[int, Result]) -> Header:
         """Write a batch's records behind the file, and note its results."""
@@ -250,17 +247,19 @@ class Store(FileHealer):
             data, start = b"".join(batch.lines), header.committed
             placed: list[Range] = []
             intent = Appending(start, tuple(map(Span.of, batch.lines)))
+            # One record that is torn by a power cut is no record. Of several, some could survive:
+            # their announcement must be on the disk before them, and so must what lies before.
+            durable = self.durable and len(batch.lines) > 1
             with translated(self.path, "append"), self._data() as fd:
+                if durable and not self._is_on_disk(Revision(header.generation, start)):
+                    self._sync(fd, Revision(header.generation, start))
                 try:
-                    # One record that is torn by a power cut is no record. Of several, some could
-                    # survive: their announcement must be on the disk before them.
-                    durable = self.durable and len(batch.lines) > 1
                     self.lock.announce(header.announcing(intent), batch.name, durable=durable)
                     files.write_all(fd, data, placed)
                     shift = self._place(fd, start, data)
-                    if self.durable:
-                        self._sync(fd)
                     stop = start + shift + len(data)
+                    if self.durable:
+                        self._sync(fd, Revision(header.generation, stop))
                     state = batch.state
                     if shift:
                         state = self.state
@@ -352,13 +351,6 @@ class Store(FileHealer):
         """Whether these ranges of the file hold the data's beginning, as they should."""
         found = b"".join(files.read_all(fd, start, stop) for start, stop in placed)
         return data.startswith(found) and len(found) == sum(stop - start for start, stop in placed)
-
-    def _sync(self, fd: int) -> None:
-        try:
-            _platform.sync_data(fd)
-        except OSError as error:
-            self._poisoned = True
-            raise SyncFailed(self.path, "sync to the disk", error.errno) from error
 
 
 def _weight(request: Request) -> int:

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import logging
 import os
-import sys
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -23,10 +20,8 @@ from cosession import healing, reading, store
 
 from . import mutants
 from .examine import Reference, examine, leftovers
-from .operations import OPERATIONS
+from .operations import FOREIGN_LINE, FOREIGN_START, OPERATIONS
 from .scene import (
-    FOREIGN_LINE,
-    FOREIGN_START,
     Scene,
     Setting,
     Snapshot,
@@ -35,6 +30,7 @@ from .scene import (
     read,
     view,
 )
+from .server import serve
 from .shim import WRITES, Call, Plan, plans_for
 
 
@@ -301,7 +297,7 @@ class Campaign:
         if told.error:
             if Snapshot.of(scene.folder) != self.reference.before:
                 findings.append("what a failed operation wrote is not rolled back")
-            findings += leftovers(scene)
+            findings += leftovers(scene.folder)
         return findings + examine(scene, self.reference, acknowledged=not told.error)
 
 
@@ -315,8 +311,8 @@ def _out_of_order(calls: list[Call], *, power: bool) -> Iterator[str]:
     """Each rule names what must come before what, where both are there."""
     is_lock, is_live = "context.jsonl.lock", "context.jsonl"
 
-    def first(name: str, target: str | Callable[[str], bool]) -> int | None:
-        for call in calls:
+    def first(name: str, target: str | Callable[[str], bool], since: int = 0) -> int | None:
+        for call in calls[since:]:
             fits = call.target == target if isinstance(target, str) else target(call.target)
             if call.name == name and fits:
                 return call.number
@@ -338,16 +334,15 @@ def _out_of_order(calls: list[Call], *, power: bool) -> Iterator[str]:
             ("sync", filled, "replace", swapped),
             ("replace", swapped, "publish", published),
         ]
-    written, synced = first("write", is_live), first("fdatasync", is_live)
+    written = first("write", is_live)
     if power and written is not None:
+        synced = first("fdatasync", is_live, written)
         if synced is None:
             yield "a power cut may take what was acknowledged: nothing was synced"
-        rules += [
-            ("write", written, "sync", synced),
-            ("sync", synced, "publish", published),
-        ]
-        spans = sum(c.name == "fdatasync" and c.target == is_lock for c in calls)
-        if not spans and _records(calls) > 1:
+        rules.append(("sync", synced, "publish", published))
+        announced = first("pwrite", is_lock) or 0
+        on_disk = first("fdatasync", is_lock, announced)
+        if (on_disk is None or on_disk > written) and _records(calls) > 1:
             yield "several records are written before their announcement is on the disk"
     if power and swapped is not None:
         folders = [c.number for c in calls if c.name == "fsync"]
@@ -414,23 +409,5 @@ def main(arguments: list[str]) -> dict[str, Any]:
     return asdict(report)
 
 
-def serve() -> None:
-    """Run the campaigns that are asked for on stdin, each in a child of its own.
-
-    A line of arguments in JSON is answered by a line with a report, or with a traceback. So the
-    imports are paid once, and still nothing that one campaign breaks is seen by the next.
-    """
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                answer = main(json.loads(line))
-            except BaseException:
-                answer = {"traceback": traceback.format_exc()}
-            print(json.dumps(answer), flush=True)
-            os._exit(0)
-        os.waitpid(pid, 0)
-
-
 if __name__ == "__main__":
-    serve()
+    serve(main)

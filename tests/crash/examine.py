@@ -8,10 +8,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cosession import BlockingSession
+
 from .operations import message
 from .scene import Scene, Snapshot, naive_fold, read, view
 
-_KNOWN = re.compile(r"context(_[0-9]+)?\.jsonl(\.lock|\.turn|\.torn|\.lineage)?")
+_KNOWN = re.compile(r"context(_[0-9]+)?\.jsonl(\.lock|\.turn(\.queue)?|\.torn|\.lineage)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,8 @@ def _findings(
     if not foreign and any("takes no lock" in line for line in heard.lines):
         yield f"a foreign program is blamed, and there was none: {heard.lines}"
 
-    yield from leftovers(scene)
-    yield from _nothing_left_to_do(scene)
+    yield from leftovers(scene.folder)
+    yield from nothing_left_to_do(scene.path)
     yield from _works(scene)
 
 
@@ -167,25 +169,28 @@ def _kept(
             yield f"bytes are in no file any more: {tail!r}"
 
 
-def leftovers(scene: Scene) -> Iterator[str]:
+def leftovers(folder: str) -> Iterator[str]:
     """Files that should not be there, and second names of files."""
-    for name in os.listdir(scene.folder):
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if os.path.isdir(path):
+            continue
         if not _KNOWN.fullmatch(name):
             yield f"a leftover: {name}"
-        elif (links := os.stat(os.path.join(scene.folder, name)).st_nlink) != 1:
+        elif (links := os.stat(path).st_nlink) != 1:
             yield f"{name} has {links} names"
 
 
-def _nothing_left_to_do(scene: Scene) -> Iterator[str]:
+def nothing_left_to_do(path: str, lock_dir: str | None = None) -> Iterator[str]:
     """A second reopening finds everything settled."""
-    before = _contents(scene)
-    with scene.fresh() as session:
+    before = _contents(os.path.dirname(path))
+    with BlockingSession(path, lock_dir=lock_dir) as session:
         if session.repairs:
             yield f"the second reopening repaired something: {session.repairs}"
         header = session._store.lock.read()
         if header is None or header.intent is not None:
             yield f"the header is not settled: {header}"
-    if _contents(scene) != before:
+    if _contents(os.path.dirname(path)) != before:
         yield "the second reopening changed something"
 
 
@@ -205,8 +210,9 @@ def _works(scene: Scene) -> Iterator[str]:
                 yield f"{who} holds something else than the file afterwards: {held}"
 
 
-def _contents(scene: Scene) -> dict[str, bytes]:
-    return {name: read(os.path.join(scene.folder, name)) for name in os.listdir(scene.folder)}
+def _contents(folder: str) -> dict[str, bytes]:
+    paths = [os.path.join(folder, name) for name in os.listdir(folder)]
+    return {path: read(path) for path in paths if os.path.isfile(path)}
 
 
 def _without_damage(folded: dict[str, object]) -> dict[str, object]:

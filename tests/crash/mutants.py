@@ -10,6 +10,7 @@ import __future__
 import importlib
 import inspect
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -189,7 +190,7 @@ MUTANTS = {
     # ---- reading ----------------------------------------------------------------------------
     "reader ignores announcements": Mutant(
         "cosession.reading:FileReader._look",
-        {"(header is None or header.intent is None)": "True"},
+        {"self._is_quiet(fd, header, size)": "True"},
         "append-many",
         "kill",
     ),
@@ -202,13 +203,13 @@ MUTANTS = {
 }
 
 
-def apply(name: str) -> None:
+def apply(name: str, mutants: Mapping[str, Mutant] = MUTANTS) -> None:
     """Put the mutant in the place of the real function, in this process.
 
     Raises:
         LookupError: The code has changed, and the mutant must follow.
     """
-    mutant = MUTANTS[name]
+    mutant = mutants[name]
     module_name, _, path = mutant.where.partition(":")
     module = importlib.import_module(module_name)
     owner: object = module

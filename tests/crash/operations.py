@@ -11,6 +11,9 @@ from cosession._base import system_prompt
 
 Act = Callable[[BlockingSession[Message]], object]
 
+FOREIGN_LINE = b'{"role": "user", "content": "from elsewhere"}\n'
+FOREIGN_START = b'{"role": "user", "content": "cut off els'
+
 
 def message(text: str, role: str = "user") -> dict[str, Any]:
     return {"role": role, "content": text}

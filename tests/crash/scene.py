@@ -23,8 +23,6 @@ from .shim import Call, Plan, Shim
 PATIENCE = 20.0
 """Seconds until a child that neither ends nor dies counts as hanging."""
 
-FOREIGN_LINE = b'{"role": "user", "content": "from elsewhere"}\n'
-FOREIGN_START = b'{"role": "user", "content": "cut off els'
 _ROTATED = re.compile(r"context_[0-9]+\.jsonl")
 
 

@@ -9,10 +9,10 @@ import cosession.messages  # noqa: F401 - now, and not in the time in which it i
 from cosession import BlockingSession, SessionMissing
 
 
-def main(path: str, journal: str, seed: str) -> None:
+def main(path: str, journal: str, seed: str, power: str = "") -> None:
     choices = random.Random(seed)
-    power = choices.random() < 0.2
-    session = BlockingSession(path, durability="power" if power else "process")
+    durable = choices.random() < 0.2 or bool(power)
+    session = BlockingSession(path, durability="power" if durable else "process")
     session.open()
     with open(journal, "a", buffering=1) as told:
         session.append({"role": "user", "content": "m0/0/1"})
