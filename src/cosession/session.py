@@ -517,9 +517,9 @@ class Session(SessionBase[T], Generic[T]):
         """Commit a request, behind the turn of another terminal if one is on."""
         try:
             return await self._commit(request, timeout)
-        except TurnHeld:
+        except TurnHeld as held:
             if self._during_turn == "raise" or tries_once(timeout):
-                raise
+                raise self._refusal(held) from None
         lock = await self._turn_lock(request.name, timeout)
         try:
             return await self._commit(replace(request, alone=True), timeout)
