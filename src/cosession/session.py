@@ -372,7 +372,7 @@ class Session(SessionBase[T], Generic[T]):
             yield turn
         finally:
             self._turn_owner = None
-            await _uncancelled(self._end_turn(turn))
+            await self._end_turn(turn)
 
     @property
     def interrupted(self) -> InterruptedTurn[T] | None:
@@ -402,15 +402,16 @@ class Session(SessionBase[T], Generic[T]):
             # Cancelled right behind the commit, it may have begun: then it ends at once.
             turn._lock = lock
             if turn._token:
-                await _uncancelled(self._end_turn(turn))
+                await self._end_turn(turn)
             lock.close()
             raise
         turn._has_begun(lock, outcome)
 
     async def _end_turn(self, turn: Turn[T]) -> None:
+        """Note the end, and let go. A cancellation waits: else the turn would look interrupted."""
         try:
             if turn._token and turn._pid in (0, os.getpid()):
-                await self._commit(turn._end_request(), None)
+                await _uncancelled(self._commit(turn._end_request(), None))
         finally:
             turn._is_over()
 
