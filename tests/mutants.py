@@ -11,6 +11,7 @@ if a piece is not there any more, it fails loudly, and has to be written anew fo
 from __future__ import annotations
 
 import argparse
+import importlib
 import subprocess
 import sys
 import time
@@ -20,6 +21,15 @@ from typing import Literal
 from crash.mutants import put_in_place
 
 Method = Literal["model", "order", "storm", "cancellation", "heartbeat"]
+
+METHODS: dict[Method, str] = {
+    "model": "model.run",
+    "order": "linear.run",
+    "storm": "storm.run",
+    "cancellation": "aio.cancelling",
+    "heartbeat": "aio.heartbeat",
+}
+"""Where each method has its `with_mutant`: what it finds with a mutant, as sentences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +80,7 @@ MUTANTS = {
     ),
     # ---- no order explains it ---------------------------------------------------------------
     "the lock does nothing": Mutant(
-        "order", "cosession.lock:KernelLock.try_acquire", {"if not _platform.try_lock": "if False:"}
+        "order", "cosession.lock:KernelLock.try_acquire", {"if not _platform.try_lock…": "if False:"}
     ),
     "a read answers from memory": Mutant(
         "order", "cosession.commits:CommitQueue.look", {"try:": "return True\ntry:"}
@@ -84,7 +94,6 @@ MUTANTS = {
         "order", "cosession.store:_Batch._require_expected", {"if new == 0": "if new in (0, 1)"}
     ),
     # ---- what is left after a storm ---------------------------------------------------------
-    "an append is not announced": Mutant("storm", _APPEND, {"self.lock.announce(…": "pass"}),
     "unlocked before it is published": Mutant(
         "storm", _APPEND, {"files.write_all(fd, data…": "{line}\nself.lock.release()"}
     ),
@@ -101,6 +110,45 @@ MUTANTS = {
         "cosession.store:Store._require_turn",
         {"if request.turn and not…": "return header\n{line}"},
     ),
+    # ---- a cancellation shows it ------------------------------------------------------------
+    "a cancelled operation stays in the queue": Mutant(
+        "cancellation",
+        "cosession.commits:CommitQueue.withdraw",
+        {"operation.withdrawn, self._waiting…": "operation.withdrawn = True"},
+    ),
+    "a commit under way is abandoned": Mutant(
+        "cancellation",
+        "cosession.session:_uncancelled",
+        {"await asyncio.shield(future)": "await future"},
+    ),
+    "a wait for the turn that was given up goes on": Mutant(
+        "cancellation", "cosession.turn_lock:Ticket.give_up", {"self._over.set()": "return"}
+    ),
+    "a turn that was cancelled as it began stays": Mutant(
+        "cancellation", "cosession.session:Session._begin_turn", {"if turn._token": "if False"}
+    ),
+    "a cancelled hand-over looks like a death": Mutant(
+        "cancellation",
+        "cosession.session:Session._end_turn",
+        {"await _uncancelled(self._commit(…": "await self._commit(turn._end_request(), None)"},
+    ),
+    # ---- the loop stands still --------------------------------------------------------------
+    "everything is done on the loop": Mutant(
+        "heartbeat",
+        "cosession.session:Session._lead",
+        {"if operation.settled or (…": "if operation.settled or queue.try_pass():"},
+    ),
+    "the file is read on the loop": Mutant(
+        "heartbeat",
+        "cosession.session:Session.open",
+        {"await _uncancelled(…": "opened.append(self._open_ready())"},
+    ),
+    "pydantic is imported on the loop": Mutant(
+        "heartbeat", "cosession.session:Session._open_ready", {"_ = self._codec": "pass"}
+    ),
+    "old messages are freed all at once": Mutant(
+        "heartbeat", "cosession.state:MessageLog.__del__", {"for storage in…": "return\n{line}"}
+    ),
 }
 
 
@@ -116,17 +164,9 @@ def apply(name: str) -> None:
 
 def findings(name: str) -> list[str]:
     """What the mutant's method says about it; nothing, and it got away."""
-    mutant = MUTANTS[name]
-    match mutant.method:
-        case "model":
-            from model import run as method
-        case "order":
-            from linear import run as method
-        case "storm":
-            from storm import run as method
-        case _:
-            raise NotImplementedError
-    return method.with_mutant(name)
+    module = importlib.import_module(METHODS[MUTANTS[name].method])
+    found: list[str] = module.with_mutant(name)
+    return found
 
 
 def main() -> None:

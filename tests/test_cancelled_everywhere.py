@@ -32,8 +32,8 @@ def other() -> Iterator[Other]:
 
 @pytest.mark.parametrize("name", ACTS)
 async def test_cancelled_at_any_await_on_a_free_lock(tmp_path: Path, name: str) -> None:
-    """It has happened or not; the lock is free, the turn is over, and the next call works."""
-    tried = await cancel_everywhere(name, tmp_path)
+    """On a thread or on the loop, it has happened or not; the lock is free, the turn is over, and the next call works."""
+    tried = await cancel_everywhere(name, tmp_path, durability="power")
     assert tried.cancellations >= 1
 
 

@@ -124,13 +124,17 @@ class Session(SessionBase[T], Generic[T]):
         """
         opened: list[CommitQueue] = []
         try:
-            await _uncancelled(asyncio.to_thread(lambda: opened.append(self._open())))
+            await _uncancelled(asyncio.to_thread(lambda: opened.append(self._open_ready())))
         except asyncio.CancelledError:
             if opened:
                 await self.close()
             raise
         self._lock = asyncio.Lock()  # an earlier one may belong to an earlier event loop
         self._loop = asyncio.get_running_loop()
+
+    def _open_ready(self) -> CommitQueue:
+        _ = self._codec  # what it imports takes a while, and not on the event loop's thread
+        return self._open()
 
     async def close(self) -> None:
         """Let go of the file. Operations of other tasks that still wait raise `SessionClosed`."""

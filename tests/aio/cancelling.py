@@ -14,7 +14,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -300,7 +300,10 @@ async def _look(
 
 
 async def _turn_is_free(scene: Scene) -> None:
-    await _soon(lambda: scene.other.holder is None, "the turn is not let go of")
+    other = scene.other
+    await _soon(
+        lambda: other.holder is None and not other._store.turns.held(), "the turn is not let go of"
+    )
 
 
 async def _closed(scene: Scene) -> None:
@@ -330,14 +333,16 @@ def with_mutant(name: str) -> list[str]:
         for act in ACTS:
             for holds in (0.0, 0.004):
                 with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-                    held: Any = lambda path: other.holding(path, holds)  # noqa: B023, E731
-                    free: Any = lambda path: nullcontext()  # noqa: E731
-                    work = cancel_everywhere(act, Path(folder), held=held if holds else free)
+                    work = cancel_everywhere(
+                        act,
+                        Path(folder),
+                        durability="process" if holds else "power",
+                        held=lambda path, holds=holds: other.holding(path, holds),
+                    )
                     try:
                         asyncio.run(asyncio.wait_for(work, BOUND))
-                    except (AssertionError, TimeoutError) as error:
-                        with suppress(Exception):
-                            return [f"{act}: {error!r}".splitlines()[0]]
+                    except Exception as error:
+                        return [f"{act}: {error!r}".splitlines()[0]]
     finally:
         other.end()
     return []
