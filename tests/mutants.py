@@ -80,7 +80,9 @@ MUTANTS = {
     ),
     # ---- no order explains it ---------------------------------------------------------------
     "the lock does nothing": Mutant(
-        "order", "cosession.lock:KernelLock.try_acquire", {"if not _platform.try_lock…": "if False:"}
+        "order",
+        "cosession.lock:KernelLock.try_acquire",
+        {"if not _platform.try_lock…": "if False:"},
     ),
     "a read answers from memory": Mutant(
         "order", "cosession.commits:CommitQueue.look", {"try:": "return True\ntry:"}

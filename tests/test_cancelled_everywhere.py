@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def other() -> Iterator[Other]:
 
 @pytest.mark.parametrize("name", ACTS)
 async def test_cancelled_at_any_await_on_a_free_lock(tmp_path: Path, name: str) -> None:
-    """On a thread or on the loop, it has happened or not; the lock is free, the turn is over, and the next call works."""
+    """It has happened or not; lock and turn are free, and the next call works."""
     tried = await cancel_everywhere(name, tmp_path, durability="power")
     assert tried.cancellations >= 1
 
@@ -42,9 +43,7 @@ async def test_cancelled_at_any_await_while_another_process_has_the_lock(
     tmp_path: Path, other: Other, name: str
 ) -> None:
     """The same while it waits, and when the lock comes."""
-    tried = await cancel_everywhere(
-        name, tmp_path, held=lambda path: other.holding(path, SHORTLY)
-    )
+    tried = await cancel_everywhere(name, tmp_path, held=partial(other.holding, seconds=SHORTLY))
     assert tried.cancellations >= 1
 
 
@@ -65,7 +64,7 @@ async def test_cancelled_some_time_after_any_await(
             folder,
             durability=durability,
             delay=delay,
-            held=lambda path, seconds=seconds: other.holding(path, seconds),
+            held=partial(other.holding, seconds=seconds),
         )
         count += tried.cancellations
     print(f"{count} cancellations")

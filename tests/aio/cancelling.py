@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -337,7 +338,7 @@ def with_mutant(name: str) -> list[str]:
                         act,
                         Path(folder),
                         durability="process" if holds else "power",
-                        held=lambda path, holds=holds: other.holding(path, holds),
+                        held=partial(other.holding, seconds=holds),
                     )
                     try:
                         asyncio.run(asyncio.wait_for(work, BOUND))

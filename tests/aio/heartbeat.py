@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cosession import BlockingSession, Session, files
 
@@ -180,11 +180,11 @@ def _written(folder: Path, size: int, *, text: int = 1000) -> Path:
 def _slow_disk(seconds: float) -> Iterator[None]:
     real = files.write_all
 
-    def slow(fd: int, data: Any, *more: Any) -> None:
+    def slow(*arguments: Any) -> None:
         time.sleep(seconds)
-        real(fd, data, *more)
+        real(*arguments)
 
-    files.write_all = slow
+    files.write_all = cast(Any, slow)
     try:
         yield
     finally:

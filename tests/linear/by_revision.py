@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from cosession import Revision
@@ -36,7 +37,7 @@ def _changes(call: Call) -> bool:
 def _repeated(order: Sequence[Call]) -> Iterator[str]:
     """Two writes with one revision: one of them is not where it says."""
     writes = [call for call in order if _changes(call)]
-    for one, two in zip(writes, writes[1:], strict=False):
+    for one, two in pairwise(writes):
         if one.revision == two.revision:
             yield f"both {one} and {two}"
 

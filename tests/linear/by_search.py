@@ -25,7 +25,7 @@ class Verdict:
     """How many states."""
 
 
-def search(found: Round, known: dict[str, Point] | None = None) -> Verdict:
+def search(found: Round) -> Verdict:
     """Look for an order. Between rounds nobody is at it, so each stands for itself.
 
     An `expect` is what the process knew behind its last call: in the first call of a round, what
@@ -81,7 +81,8 @@ class _Search:
 def _fits(call: Call, model: Reference, known: Point | None) -> bool:
     """Whether the list gives the same result; then it is changed."""
     if call.expect is not None and known is not None:
-        if bool(model.conflicts(known, 0)) != (call.error == "Conflict"):
+        conflict = bool(model.conflicts(known, 0))
+        if conflict != (call.error == "Conflict"):
             return False
     if call.error == "Conflict":
         return True

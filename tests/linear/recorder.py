@@ -26,7 +26,7 @@ def record(
     path.touch()
     names = [f"{'ab'[number % 2]}{number}" for number in range(players)]
     running = {name: _start(path, name, seed, mutant) for name in names}
-    too_long = threading.Timer(PATIENCE + rounds, lambda: [p.kill() for p in running.values()])
+    too_long = threading.Timer(PATIENCE + rounds, _end, (list(running.values()),))
     too_long.start()
     try:
         for process in running.values():
@@ -37,6 +37,11 @@ def record(
         too_long.cancel()
         for process in running.values():
             process.communicate(timeout=PATIENCE)
+
+
+def _end(processes: list[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        process.kill()
 
 
 def _start(path: Path, name: str, seed: str, mutant: str) -> subprocess.Popen[str]:

@@ -67,7 +67,9 @@ writers = st.sampled_from(WRITERS)
 expectations = st.sampled_from([None, None, 0, 0, 1, 2, 5])
 """Which of the revisions that were seen, counted from the latest; mostly none."""
 texts = st.sampled_from(["", "x", "ünïcode", "\ud800", "two\nlines", "long " * 40])
-step_kinds = st.sampled_from(["append", "append", "checkpoint", "usage", "prompt", "revert", "clear"])
+step_kinds = st.sampled_from(
+    ["append", "append", "checkpoint", "usage", "prompt", "revert", "clear"]
+)
 
 
 class Handle:
@@ -262,9 +264,7 @@ class SessionMachine(RuleBasedStateMachine):
         before = len(self.model.lines)
 
         def call() -> Any:
-            return handle.call(
-                "append", given, timeout=0, expect=revision, on_conflict=policy
-            )
+            return handle.call("append", given, timeout=0, expect=revision, on_conflict=policy)
 
         def change() -> Any:
             self.model.apply([Step("append", tuple(records))], handle.token)
@@ -283,7 +283,7 @@ class SessionMachine(RuleBasedStateMachine):
         assert len(self.model.lines) == before or not handle.read_only
 
     def conflicts(self, point: Point, handle: Handle) -> bool:
-        """Whether it is a conflict; where nobody can say, the library does, by a call that fails."""
+        """Whether it is a conflict; where nobody can say, the library does, in a call."""
         conflict = self.model.conflicts(point, handle.token)
         if conflict is not None:
             return conflict

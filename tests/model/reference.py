@@ -181,7 +181,7 @@ class Reference:
             LookupError: Another program has rewritten the file: nobody has what there was.
         """
         if began.epoch != self.epoch:
-            self.rotated[self.kept_as[began.epoch]]  # noqa: B018 - raises if there is none
+            self.rotated[self.kept_as[began.epoch]]
         elif len(began.lines) == len(self.lines):
             return None
         return self._replace(list(began.lines), 0)

@@ -40,7 +40,6 @@ class Ledger:
     """Texts that a program without locks wrote; whether on half a line only."""
     digests: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    repairs: int = 0
 
     def hear(self, terminal: str, event: dict[str, Any]) -> None:
         match event["kind"]:
@@ -57,7 +56,6 @@ class Ledger:
                 self.problems.append(f"{terminal}: {event['text']}")
             case "report":
                 self.digests[terminal] = event["digest"]
-                self.repairs += event["repairs"]
 
 
 @dataclass
@@ -180,7 +178,7 @@ class Checker:
             self.torn += 1
 
     def _turns(self, name: str, lines: Sequence[Line]) -> Iterator[str]:
-        """What was written in a turn stays together; foreign lines and token counts may be in it."""
+        """What was written in a turn stays together, but for foreign lines and token counts."""
         over: set[str] = set()
         now = ""
         for line in lines:
@@ -198,9 +196,7 @@ class Checker:
 
     # ---- all files --------------------------------------------------------------------------
 
-    def _one_order(
-        self, files: Sequence[Path], lines: dict[Path, list[Line]]
-    ) -> Iterator[str]:
+    def _one_order(self, files: Sequence[Path], lines: dict[Path, list[Line]]) -> Iterator[str]:
         """What two files have in common stands in the same order in both."""
         rank: dict[str, int] = {}
         for file in files:
@@ -233,9 +229,7 @@ class Checker:
     def _memory(self) -> Iterator[str]:
         """Everybody who is left, and whoever reads the file, has the same."""
         there = fold(self.path.read_bytes())
-        plain = digest_of(
-            there.messages, there.system_prompt, there.token_count, there.checkpoints
-        )
+        plain = digest_of(there.messages, there.system_prompt, there.token_count, there.checkpoints)
         for terminal, told in self.ledger.digests.items():
             if told != plain:
                 yield f"{terminal} ended with {told}, the file holds {plain}"

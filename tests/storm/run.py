@@ -25,8 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cosession.messages
-import cosession.transfer
 import mutants
 from cosession import BlockingSession
 
@@ -91,7 +89,7 @@ class Options:
     seed: str
     seconds: float
     terminals: int = 4
-    rate: float = 40.0
+    rate: float = 25.0
     """Disturbances a second."""
 
 
@@ -192,7 +190,7 @@ class Storm:
             self._start(int(seat[1:].partition(".")[0]))
         elif kind == "stop":
             process.signal(signal.SIGSTOP)
-            process.stopped_until = time.monotonic() + self._dice.uniform(0, 0.15)
+            process.stopped_until = time.monotonic() + self._dice.uniform(0, 0.08)
         elif kind == "limit":
             with suppress(FileNotFoundError):
                 length = self.path.stat().st_size + self._dice.choice([0, 1, 40, 200, 1000])
@@ -256,7 +254,9 @@ class Storm:
     def _await(self, what: str, deadline: float) -> None:
         while self.done[what] < self.options.terminals:
             if time.monotonic() > deadline:
-                self.ledger.problems.append(f"not everybody came to an end: {sorted(self._running)}")
+                self.ledger.problems.append(
+                    f"not everybody came to an end: {sorted(self._running)}"
+                )
                 return
             if len(self._running) < self.options.terminals and what == "stopped":
                 return  # somebody died, and that is noted
@@ -287,7 +287,6 @@ def report(storm: Storm, found: list[str]) -> dict[str, Any]:
             for kind in ("kill", "stop", "limit", "foreign line", "foreign half")
         },
         "restarts": sum(storm._starts.values()) - storm.options.terminals,
-        "repairs": storm.ledger.repairs,
         "torn": storm.checker.torn,
         "bytes": size(storm.path.parent),
         "findings": found,

@@ -89,8 +89,7 @@ class Terminal:
             pass
         self.call("refresh")
         self.look_at_memory()
-        held = self.session
-        self.say(kind="report", digest=digest(held), repairs=len(held.repairs))
+        self.say(kind="report", digest=digest(self.session))
         self.call("close")
         self._runner.close()
 
@@ -229,7 +228,8 @@ class Terminal:
         """As soon as there is room for what may have to be healed."""
         while True:
             try:
-                return self.call("open")
+                self.call("open")
+                return
             except StorageError:
                 time.sleep(0.005)
 
