@@ -70,7 +70,7 @@ MUTANTS = {
     ),
     "an older system prompt stays": Mutant(
         "model",
-        "cosession.edits:plan_edit",
+        "cosession.store:plan_edit",
         {"hidden = state.system_prompts()": "hidden = []"},
     ),
     "the end of a reverted file is remembered": Mutant(

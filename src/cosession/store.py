@@ -102,8 +102,9 @@ class View:
     state: State
     kept: int = 0
     """How many bytes at the start this generation shares with the one before."""
-    mark: int = 0
-    """Where no generation is known: the checksum of the last bytes that were read."""
+    mark: int | None = None
+    """The checksum of the last bytes that were read, where no header vouches for them: `None` if
+    one does."""
 
 
 _NOTHING = View(0, None, State())
@@ -325,9 +326,8 @@ class Store:
                         # Rewritten in place by a program that takes no lock.
                         header = peek = None
                         generation, kept, committed = 0, 0, 0
+            self._drop_rewritten(fd)
             state = self._base(generation, identity, kept, size)
-            if generation == 0 and _mark(fd, state.position) != self._view.mark:
-                state = State()
             for piece in files.read_lines(fd, state.position, committed):
                 state = state.fold(piece)
             if size > state.position and (header is None or header.intent is None):
@@ -338,7 +338,8 @@ class Store:
                 if peek is None or peek() == header:
                     for piece in pieces:
                         state = state.fold(piece)
-            mark = 0 if generation else _mark(fd, state.position)
+            vouched = generation and state.position <= committed
+            mark = None if vouched else _mark(fd, state.position)
         self._view = View(generation, identity, state, kept, mark)
         return header is not None and header.intent is None and state.position == size
 
@@ -348,9 +349,15 @@ class Store:
         if generation == view.generation:
             holds = identity == view.identity and view.state.position <= limit
             return view.state if holds else State()
-        if generation == view.generation + 1 and kept and view.generation:
+        if generation == view.generation + 1 and kept and view.generation and view.identity:
             return view.state.truncated(kept)
         return State()
+
+    def _drop_rewritten(self, fd: int) -> None:
+        """Don't build on foreign lines that were read before anybody adopted them, and are gone."""
+        view = self._view
+        if view.mark is not None and _mark(fd, view.state.position) != view.mark:
+            self._view = replace(view, identity=None)
 
     def _follow_path(self) -> None:
         """Open the file anew if its name leads to another one now."""
@@ -495,6 +502,9 @@ class Store:
 
     def _catch_up(self, header: Header) -> None:
         """Fold in what is between the state in memory and what the header calls good."""
+        if self._view.mark is not None:
+            with self._data() as fd:
+                self._drop_rewritten(fd)
         state = self._base(header.generation, header.identity, header.kept, header.committed)
         if state.position < header.committed:
             with self._data() as fd:

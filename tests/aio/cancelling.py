@@ -40,6 +40,7 @@ class Scene:
     session: Session[Message]
     other: BlockingSession[Message]
     marks: list[State] = field(default_factory=list)
+    turn_of_other: Any = None
 
     @property
     def path(self) -> Path:
@@ -142,8 +143,14 @@ def _settle_after_all(scene: Scene) -> None:
 def _begin_turn_of_another(scene: Scene) -> None:
     manager = scene.other.turn("of the other one")
     manager.__enter__()
+    scene.turn_of_other = manager
+
+
+async def _behind_a_turn(scene: Scene, work: Awaitable[Any]) -> None:
+    assert scene.turn_of_other is not None
     loop = asyncio.get_running_loop()
-    loop.call_later(0.003, manager.__exit__, None, None, None)
+    loop.call_later(0.003, scene.turn_of_other.__exit__, None, None, None)
+    await work
 
 
 def _clear(scene: Scene) -> None:
@@ -165,9 +172,12 @@ ACTS: dict[str, Act] = {
     "turn": Act(_take_a_turn),
     "hand over": Act(_hand_over),
     "append behind a turn": Act(
-        lambda s: s.session.append(user("new")), prepare=_begin_turn_of_another
+        lambda s: _behind_a_turn(s, s.session.append(user("new"))),
+        prepare=_begin_turn_of_another,
     ),
-    "turn behind a turn": Act(_take_a_turn, prepare=_begin_turn_of_another),
+    "turn behind a turn": Act(
+        lambda s: _behind_a_turn(s, _take_a_turn(s)), prepare=_begin_turn_of_another
+    ),
     "keep": Act(lambda s: _settle(s, "keep"), prepare=_die_in_a_turn, tidy=_settle_after_all),
     "roll back": Act(
         lambda s: _settle(s, "roll_back"), prepare=_die_in_a_turn, tidy=_settle_after_all

@@ -39,7 +39,7 @@ def with_mutant(name: str) -> list[str]:
     """What is found with a broken variant of the library."""
     mutants.apply(name)
     try:
-        compare(100, 40, number=None, shrink=False)
+        compare(400, 50, number=None, shrink=False)
     except Exception as error:
         return [f"{type(error).__name__}: {error}".splitlines()[0]]
     return []

@@ -34,6 +34,9 @@ from .checker import Checker, Ledger, size
 PATIENCE = 120.0
 """Seconds in which everybody has to come to an end."""
 
+_ENOUGH = 30
+"""A storm on a busy machine lasts until so many operations were acknowledged."""
+
 
 class Process:
     """A terminal that runs."""
@@ -162,8 +165,12 @@ class Storm:
     # ---- weather ----------------------------------------------------------------------------
 
     def _rage(self) -> None:
-        over = time.monotonic() + self.options.seconds
-        while time.monotonic() < over and not self.ledger.problems:
+        began = time.monotonic()
+        over = began + self.options.seconds
+        while not self.ledger.problems:
+            enough = self.done["done"] >= _ENOUGH or time.monotonic() > began + PATIENCE
+            if time.monotonic() > over and enough:
+                break
             pause = time.monotonic() + self._dice.expovariate(self.options.rate)
             while (left := pause - time.monotonic()) > 0:
                 self._listen(left)
