@@ -23,7 +23,7 @@ from crash.mutants import put_in_place
 Method = Literal["model", "order", "storm", "cancellation", "heartbeat"]
 
 METHODS: dict[Method, str] = {
-    "model": "model.run",
+    "model": "machine.run",
     "order": "linear.run",
     "storm": "storm.run",
     "cancellation": "aio.cancelling",

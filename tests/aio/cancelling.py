@@ -23,7 +23,7 @@ from typing import Any
 from bad.soundness import assert_memory_is_file
 from cosession import BlockingSession, Message, Session, turn_lock
 from cosession.files import rotations
-from model.reference import parse
+from machine.reference import parse
 
 from .both import user
 from .held import BOUND, is_free

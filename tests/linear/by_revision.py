@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from cosession import Revision
-from model.reference import Line, NoCheckpoint, Point, Reference, is_message, role
+from machine.reference import Line, NoCheckpoint, Point, Reference, is_message, role
 
 from .history import Call
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model.reference import NoCheckpoint, Point, Reference
+from machine.reference import NoCheckpoint, Point, Reference
 
 from .by_revision import view
 from .history import Call, Round

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cosession import Revision
-from model.reference import Line, Step
+from machine.reference import Line, Step
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from cosession.files import rotations
-from model.reference import Line, parse
+from machine.reference import Line, parse
 
 from .history import Round, from_json
 

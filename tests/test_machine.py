@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from model.machine import SessionMachine
-from model.run import compare
+from machine.machine import SessionMachine
+from machine.run import compare
 
 
 def test_several_handles_do_what_a_list_does() -> None:
