@@ -354,3 +354,15 @@ def unfinished_before(number: int, faults: Faults, path: Path) -> Callable[[str,
             os.utime(path, (1, 1))
 
     return before
+
+
+def test_a_reader_forgets_lines_that_were_rewritten_before_anybody_adopted_them(
+    tmp_path: Path,
+) -> None:
+    """A program without locks appends, and then writes something longer over it, in place."""
+    path = tmp_path / "context.jsonl"
+    with BlockingSession(path), BlockingSession(path, read_only=True) as reader:
+        for text in ("first", "something longer than that"):
+            path.write_text(f'{{"role": "user", "content": "{text}"}}\n')
+            reader.refresh()
+            assert [message.content for message in reader.history] == [text]

@@ -22,6 +22,7 @@ from .errors import (
     ReadOnlySession,
     SessionClosed,
     TurnHeld,
+    TurnInterrupted,
     TurnTimeout,
     UnknownCheckpoint,
     UnknownRevision,
@@ -282,13 +283,18 @@ class SessionBase(Generic[T]):
             self._store.turns.ask(card.token, label)
         return card.holder
 
+    def _refusal(self, held: TurnHeld) -> TurnHeld | TurnInterrupted:
+        """What to tell who would not wait for a turn: if nobody has it, waiting is no use."""
+        card = self._interrupted_card()
+        return held if card is None else TurnInterrupted(self._store.path, card)
+
     def _interrupted_card(self) -> TurnCard | None:
         card = self._store.turn_that_is_on()
         if card is None or self._store.turns.held():
             return None
-        # It may have ended between the two looks, and been another one's by now.
-        now = self._store.turn_that_is_on()
-        return card if now is not None and now.token == card.token else None
+        # It may have ended between the two looks: its number goes before its lock does.
+        still = self._store.turn_that_is_on()
+        return card if still is not None and still.token == card.token else None
 
     @property
     def _codec(self) -> MessageCodec[Any]:

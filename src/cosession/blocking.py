@@ -374,9 +374,9 @@ class BlockingSession(SessionBase[T], Generic[T]):
         """Commit a request, behind the turn of another terminal if one is on."""
         try:
             return self._commit(request, timeout)
-        except TurnHeld:
+        except TurnHeld as held:
             if self._during_turn == "raise" or tries_once(timeout):
-                raise
+                raise self._refusal(held) from None
         lock = self._turn_lock(request.name, timeout)
         try:
             return self._commit(replace(request, alone=True), timeout)

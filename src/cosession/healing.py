@@ -100,6 +100,9 @@ class FileHealer(FileReplacer):
 
     def _catch_up(self, header: Header) -> None:
         """Fold in what is between the state in memory and what the header calls good."""
+        if self._view.mark is not None:
+            with self._data() as fd:
+                self._drop_rewritten(fd)
         state = self._base(header.generation, header.identity, header.kept, header.committed)
         if state.position < header.committed:
             with self._data() as fd:

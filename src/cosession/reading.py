@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from zlib import crc32
 
@@ -46,8 +46,9 @@ class View:
     state: State
     kept: int = 0
     """How many bytes at the start this generation shares with the one before."""
-    mark: int = 0
-    """Where no generation is known: the checksum of the last bytes that were read."""
+    mark: int | None = None
+    """The checksum of the last bytes that were read, where no header vouches for them: `None` if
+    one does."""
 
 
 NOTHING = View(0, None, State())
@@ -208,9 +209,8 @@ class FileReader:
                         # Rewritten in place by a program that takes no lock.
                         header = None
                         generation, kept, committed = 0, 0, 0
+            self._drop_rewritten(fd)
             state = self._base(generation, identity, kept, size)
-            if generation == 0 and checksum_before(fd, state.position) != self._view.mark:
-                state = State()
             if header and turn is not None and header.turn not in (0, turn):
                 card = self.turns.read()
                 if card and card.token == header.turn and card.began.generation == generation:
@@ -227,7 +227,8 @@ class FileReader:
                         state = state.fold(piece)
                 elif header is None:
                     return None  # nothing else says how far the file is good
-            mark = 0 if generation else checksum_before(fd, state.position)
+            vouched = generation and state.position <= committed
+            mark = None if vouched else checksum_before(fd, state.position)
         self._view = View(generation, identity, state, kept, mark)
         return header is not None and header.intent is None and state.position == size
 
@@ -251,9 +252,15 @@ class FileReader:
         if generation == view.generation:
             holds = identity == view.identity and view.state.position <= limit
             return view.state if holds else State()
-        if generation == view.generation + 1 and kept and view.generation:
+        if generation == view.generation + 1 and kept and view.generation and view.identity:
             return view.state.truncated(kept)
         return State()
+
+    def _drop_rewritten(self, fd: int) -> None:
+        """Don't build on foreign lines that were read before anybody adopted them, and are gone."""
+        view = self._view
+        if view.mark is not None and checksum_before(fd, view.state.position) != view.mark:
+            self._view = replace(view, identity=None)
 
     def _follow_path(self) -> None:
         """Open the file anew if its name leads to another one now."""

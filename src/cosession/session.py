@@ -125,13 +125,17 @@ class Session(SessionBase[T], Generic[T]):
         """
         opened: list[CommitQueue] = []
         try:
-            await uncancelled(asyncio.to_thread(lambda: opened.append(self._open())))
+            await uncancelled(asyncio.to_thread(lambda: opened.append(self._open_ready())))
         except asyncio.CancelledError:
             if opened:
                 await self.close()
             raise
         self._lock = asyncio.Lock()  # an earlier one may belong to an earlier event loop
         self._loop = asyncio.get_running_loop()
+
+    def _open_ready(self) -> CommitQueue:
+        _ = self._codec  # what it imports takes a while, and not on the event loop's thread
+        return self._open()
 
     async def close(self) -> None:
         """Let go of the file. Operations of other tasks that still wait raise `SessionClosed`."""
@@ -373,7 +377,7 @@ class Session(SessionBase[T], Generic[T]):
             yield turn
         finally:
             self._turn_owner = None
-            await uncancelled(self._end_turn(turn))
+            await self._end_turn(turn)
 
     @property
     def interrupted(self) -> InterruptedTurn[T] | None:
@@ -403,15 +407,16 @@ class Session(SessionBase[T], Generic[T]):
             # Cancelled right behind the commit, it may have begun: then it ends at once.
             turn._lock = lock
             if turn._token:
-                await uncancelled(self._end_turn(turn))
+                await self._end_turn(turn)
             lock.close()
             raise
         turn._has_begun(lock, outcome)
 
     async def _end_turn(self, turn: Turn[T]) -> None:
+        """Note the end, and let go. A cancellation waits: else the turn would look interrupted."""
         try:
             if turn._token and turn._pid in (0, os.getpid()):
-                await self._commit(turn._end_request(), None)
+                await uncancelled(self._commit(turn._end_request(), None))
         finally:
             turn._is_over()
 
@@ -524,9 +529,9 @@ class Session(SessionBase[T], Generic[T]):
         """Commit a request, behind the turn of another terminal if one is on."""
         try:
             return await self._commit(request, timeout)
-        except TurnHeld:
+        except TurnHeld as held:
             if self._during_turn == "raise" or tries_once(timeout):
-                raise
+                raise self._refusal(held) from None
         lock = await self._turn_lock(request.name, timeout)
         try:
             return await self._commit(replace(request, alone=True), timeout)

@@ -32,6 +32,9 @@ from .records import Damage
 
 T_co = TypeVar("T_co", covariant=True)
 
+_PIECE = 512
+"""Messages that are decoded, or freed, in one go."""
+
 Decoder = Callable[[Sequence[bytes]], "Sequence[Any]"]
 """Turns message lines into messages, or into the `Broken` that says why not; same length."""
 
@@ -63,6 +66,12 @@ class MessageLog:
         """Lines that would not decode: (line, length, reason)."""
         self._decoding = threading.Lock()
 
+    def __del__(self) -> None:
+        # In pieces: no thread runs while a list of a hundred thousand messages frees them.
+        for storage in (self._messages, self.lines):
+            while storage:
+                del storage[-_PIECE:]
+
     def add(self, offset: int, line: bytes) -> None:
         self.offsets.append(offset)
         self.lines.append(line)
@@ -86,7 +95,7 @@ class MessageLog:
     def messages(self, count: int, decode: Decoder) -> History[Any]:
         """The valid messages among the first `count` lines."""
         self._decode_to(count, decode)
-        return History(self._messages, bisect_left(self._message_at, count))
+        return History(self._messages, bisect_left(self._message_at, count), self)
 
     def between(self, start: int, stop: int, decode: Decoder) -> list[tuple[int, Any]]:
         """Lines `[start, stop)` with their offsets: messages, and `Damage` where there is none."""
@@ -119,7 +128,7 @@ class MessageLog:
         # leave the lock taken.
         with self._decoding:
             while self._decoded < count:
-                self._decode_some(min(count, self._decoded + 512), decode)
+                self._decode_some(min(count, self._decoded + _PIECE), decode)
 
     def _decode_some(self, stop: int, decode: Decoder) -> None:
         start = self._decoded
@@ -145,11 +154,13 @@ class MessageLog:
 class History(Sequence[T_co], Generic[T_co]):
     """The messages of a session at one revision; later records don't appear in it."""
 
-    __slots__ = ("_items", "_length")
+    __slots__ = ("_items", "_length", "_log")
 
-    def __init__(self, items: list[T_co], length: int) -> None:
+    def __init__(self, items: list[T_co], length: int, log: MessageLog | None = None) -> None:
         self._items = items
         self._length = length
+        self._log = log
+        """Kept alive, since its end is that of the items."""
 
     def __len__(self) -> int:
         return self._length

@@ -78,6 +78,48 @@ class Holder:
         self._process.communicate(timeout=BOUND)
 
 
+_OTHER = """
+import os, sys, time
+from cosession import _platform
+for line in sys.stdin:
+    path, seconds = line.rstrip("\\n").rsplit(" ", 1)
+    fd = _platform.open_file(path, os.O_RDWR | os.O_CREAT)
+    while not _platform.try_lock(fd):
+        pass
+    print("held", flush=True)
+    time.sleep(float(seconds))
+    _platform.unlock(fd)
+    os.close(fd)
+    print("free", flush=True)
+"""
+
+
+class Other:
+    """A process that takes locks and lets go of them, again and again."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _OTHER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    @contextmanager
+    def holding(self, path: Path, seconds: float) -> Iterator[None]:
+        """It has the session's lock for so long, from before the block begins; it ends with it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{path}.lock {seconds}\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "held\n"
+        try:
+            yield
+        finally:
+            assert self._process.stdout.readline() == "free\n"
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate(timeout=BOUND)
+
+
 @contextmanager
 def held_elsewhere(path: Path) -> Iterator[Holder]:
     """Another process has the lock of the session at `path`, until released or the block ends."""

@@ -210,30 +210,39 @@ def apply(name: str, mutants: Mapping[str, Mutant] = MUTANTS) -> None:
         LookupError: The code has changed, and the mutant must follow.
     """
     mutant = mutants[name]
-    module_name, _, path = mutant.where.partition(":")
+    put_in_place(name, mutant.where, mutant.edits)
+
+
+def put_in_place(name: str, where: str, edits: dict[str, str]) -> None:
+    """Replace a function by itself with pieces of its source replaced.
+
+    Raises:
+        LookupError: One of the pieces isn't there.
+    """
+    module_name, _, path = where.partition(":")
     module = importlib.import_module(module_name)
     owner: object = module
     *parents, function_name = path.split(".")
     for parent in parents:
         owner = getattr(owner, parent)
     function = getattr(owner, function_name)
-    source = mutated(textwrap.dedent(inspect.getsource(function)), mutant)
+    source = mutated(textwrap.dedent(inspect.getsource(function)), where, edits)
     names: dict[str, object] = {}
     code = compile(source, f"<mutant: {name}>", "exec", __future__.annotations.compiler_flag)
     exec(code, function.__globals__, names)
     setattr(owner, function_name, names[function_name])
 
 
-def mutated(source: str, mutant: Mutant) -> str:
+def mutated(source: str, where: str, edits: dict[str, str]) -> str:
     """The source with the pieces replaced, each where it is first found."""
     lines = source.splitlines()
-    for old, new in mutant.edits.items():
+    for old, new in edits.items():
         piece, whole = old.removesuffix("…"), old.endswith("…")
         found = [at for at, line in enumerate(lines) if piece in line]
         if whole:
             found = [at for at in found if lines[at].lstrip().startswith(piece)]
         if not found:
-            raise LookupError(f"{mutant.where} has no {piece!r} any more")
+            raise LookupError(f"{where} has no {piece!r} any more")
         line = lines[found[0]]
         indent = line[: len(line) - len(line.lstrip())]
         statement = line.strip()
