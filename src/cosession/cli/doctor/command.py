@@ -35,7 +35,7 @@ not be found out, or if `cosession heal` has something to settle.
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0.1),
+    type=click.FloatRange(min=1),
     default=10.0,
     show_default=True,
     metavar="SECONDS",

@@ -141,6 +141,8 @@ class Crew:
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
+        self.brief = min(2.0, patience / 5)
+        """Seconds for what is tried again and again, well below the patience."""
         self._helpers: dict[str, Helper] = {}
 
     def __getitem__(self, name: str) -> Helper:

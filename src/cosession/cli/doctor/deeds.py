@@ -33,9 +33,9 @@ def make_folder(path: str) -> None:
     _made.add(path)
 
 
-def remove_folder(path: str) -> None:
+def remove_folder(path: str, limit: float) -> None:
     """Remove it, with patience for whoever has not quite closed its files (on Windows)."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + limit
     while True:
         try:
             shutil.rmtree(path)
@@ -55,7 +55,7 @@ def clean_up() -> None:
     """Remove what is left when nobody tells any more: the doctor was killed."""
     for path in list(_made):
         with suppress(OSError):
-            remove_folder(path)
+            remove_folder(path, limit=5)
 
 
 # ---- locks ------------------------------------------------------------------------------------

@@ -22,9 +22,6 @@ _LINES = 200
 
 _ROUNDS = 20
 
-_BRIEF = 2.0
-"""Seconds for a probe that tries something again and again."""
-
 
 def lock(crew: Crew, path: str, probe: str) -> Finding:
     """A lock of the library's: refused while held, handed on at once, dead with its holder."""
@@ -35,6 +32,7 @@ def lock(crew: Crew, path: str, probe: str) -> Finding:
         return _unheeded(probe, "a second process got the lock while the first one had it")
     other.begin("wait_for_lock", path=path)
     if other.has_answered(_SETTLE):
+        other.answer()
         return _unheeded(probe, "a second process did not wait for the lock that the first one had")
     released = holder.ask("unlock", path=path)
     woken = _since(released, other.answer())
@@ -51,7 +49,8 @@ def lock(crew: Crew, path: str, probe: str) -> Finding:
     return ok(
         probe,
         "a second process is refused while the first has it; a waiter has it "
-        f"{duration(woken)} after it is let go of, and {duration(freed)} after its holder is killed",
+        f"{duration(woken)} after it is let go of, and {duration(freed)} after its holder is "
+        "killed",
         woken=woken,
         freed=freed,
     )
@@ -187,12 +186,12 @@ def changing(crew: Crew, folder: str) -> Finding:
     """Whether the modification time shows a change."""
     probe = "mtime"
     path = os.path.join(folder, "changing")
-    step = crew["first"].ask("time_of_change", path=path, limit=3.0)
+    step = crew["first"].ask("time_of_change", path=path, limit=1.5 * crew.brief)
     if step is None:
         return note(
             probe,
-            "the modification time did not move within 3 s of writing: a change in place by "
-            "another program may not be noticed",
+            f"the modification time did not move within {1.5 * crew.brief:g} s of writing: a "
+            "change in place by another program may not be noticed",
             step=None,
         )
     if step >= 0.5:
@@ -228,7 +227,7 @@ def coherence(crew: Crew, folder: str) -> Finding:
 
 def syncing(crew: Crew, folder: str) -> Finding:
     """What it costs to have bytes on the disk."""
-    costs = crew["first"].ask("sync_costs", path=os.path.join(folder, "synced"), limit=_BRIEF)
+    costs = crew["first"].ask("sync_costs", path=os.path.join(folder, "synced"), limit=crew.brief)
     return ok(
         "sync",
         f"{duration(costs['data'])} for the data of a small write, {duration(costs['whole'])} with "
@@ -239,7 +238,9 @@ def syncing(crew: Crew, folder: str) -> Finding:
 
 def committing(crew: Crew, folder: str) -> Finding:
     """What an append to a session costs."""
-    costs = crew["first"].ask("append_costs", path=os.path.join(folder, "s.jsonl"), limit=_BRIEF)
+    costs = crew["first"].ask(
+        "append_costs", path=os.path.join(folder, "s.jsonl"), limit=crew.brief
+    )
     return ok(
         "a commit",
         f"{duration(costs['process'])} for a message, {duration(costs['power'])} if it is to "
@@ -255,9 +256,9 @@ def watching(crew: Crew, folder: str) -> Finding:
     heartbeat = "a follower looks every quarter of a second"
     if not watcher.ask("can_watch"):
         return unknown(probe, f"watchfiles is not installed (cosession[follow]): {heartbeat}")
-    watcher.begin("watch", folder=folder, name=name, limit=_BRIEF)
+    watcher.begin("watch", folder=folder, name=name, limit=crew.brief)
     touched = list[int]()
-    deadline = time.monotonic() + 2 * _BRIEF  # a slow start of the watcher does not count
+    deadline = time.monotonic() + 2 * crew.brief  # a slow start of the watcher does not count
     while not watcher.has_answered(0.05) and time.monotonic() < deadline:
         touched.append(writer.ask("touch", path=os.path.join(folder, name)))
     heard: Any = watcher.answer()

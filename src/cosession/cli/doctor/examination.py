@@ -110,7 +110,7 @@ class Examination:
         finally:
             self._crew.dismiss("first", "second")  # on Windows nobody may have a file open
             try:
-                self._crew["keeper"].ask("remove_folder", path=path)
+                self._crew["keeper"].ask("remove_folder", path=path, limit=self._crew.brief)
             except (Refused, NoAnswer):
                 self.left.append(path)
 

@@ -3,7 +3,7 @@
 Where the facts come from:
 
 - Linux: `/proc/self/mountinfo` as proc_pid_mountinfo(5) describes it. The names are those that file
-  systems register with the kernel (`register_filesystem`, see fs/*/ in its sources), and `fuse.NAME`
+  systems register with the kernel (`register_filesystem`, see fs/*/ in its sources), `fuse.NAME`
   where a FUSE program gives its `subtype` (mount.fuse(8)). `fuseblk` is FUSE on a block device.
 - NFS: nfs(5) on `nolock` and `local_lock`: with these, locks are not sent to the server. open(2):
   O_APPEND may lose data there. flock(2): locks over NFS are byte-range locks of the server's.
