@@ -119,6 +119,7 @@ def test_people_get_a_line_for_each_probe_and_the_verdict(tmp_path: Path) -> Non
     assert os.listdir(tmp_path / "locks") == []
 
 
+@pytest.mark.deep
 @on_linux
 def test_what_is_in_memory_is_safe_and_gone_at_the_next_boot() -> None:
     """A tmpfs is told by name, and the verdict says what it means."""
@@ -220,6 +221,7 @@ def test_locks_that_the_system_refuses_are_off(
         lock(crew, str(tmp_path))
 
 
+@pytest.mark.deep
 @on_posix
 def test_a_lock_that_outlives_its_holder_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -271,6 +273,7 @@ def mounted(folder: Path, options: str = "") -> Iterator[Path]:
         subprocess.run(["umount", point], check=True, timeout=30)
 
 
+@pytest.mark.deep
 @on_linux
 def test_a_full_disk_is_told_from_one_that_is_unfit(tmp_path: Path) -> None:
     """What could not be tried for want of space is unknown; the locks work all the same."""
@@ -287,6 +290,7 @@ def test_a_full_disk_is_told_from_one_that_is_unfit(tmp_path: Path) -> None:
         assert os.listdir(point / "made") == []
 
 
+@pytest.mark.deep
 @on_linux
 def test_a_read_only_file_system_is_said_to_be_so(tmp_path: Path) -> None:
     """By what the system says of the mount, and by trying."""

@@ -38,21 +38,23 @@ else:
 """
 
 LOCKS_OUTLIVE_THEIR_HOLDER = """
-import os, sys
+import os, sys, time
 if sys.platform != "win32":
     import fcntl
     flock = fcntl.flock
     def leaking(fd, how):
         flock(fd, how)
-        if how & fcntl.LOCK_EX and os.fork() == 0:  # the description, and with it the lock, lives on
-            os.closerange(0, fd)
-            os.closerange(fd + 1, 100)
-            import time
-            parent = os.getppid()
-            while os.getppid() == parent:
-                time.sleep(0.05)
-            time.sleep(8)
-            os._exit(0)
+        if how & fcntl.LOCK_EX:
+            kept, holder = os.dup(fd), os.getpid()  # the copy shares the lock
+            if os.fork() == 0:
+                os.closerange(0, kept)
+                os.closerange(kept + 1, 100)
+                deadline = time.monotonic() + 60
+                while os.getppid() == holder and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                time.sleep(8)
+                os._exit(0)
+            os.close(kept)
     fcntl.flock = leaking
 """
 """Until some seconds after the death; an explicit unlock works."""

@@ -64,7 +64,7 @@ def duration(seconds: float) -> str:
     """`12 µs`, `3.4 ms`, `1.2 s`."""
     seconds = max(0.0, seconds)
     for limit, unit, name in ((1e-3, 1e-6, "µs"), (1, 1e-3, "ms")):
-        if seconds < limit:
+        if seconds < 0.9995 * limit:  # which three digits would round up to the next unit
             return f"{seconds / unit:.3g} {name}"
     return f"{seconds:.3g} s"
 
