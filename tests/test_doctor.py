@@ -1,4 +1,4 @@
-"""`cosession doctor` on folders that are fit and on such that are not, each for a reason of its own."""
+"""`cosession doctor` on folders that are fit, and on such that are not, each for its own reason."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ def mounted(folder: Path, options: str = "") -> Iterator[Path]:
     if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
         pytest.skip("only root can mount a file system, made with mkfs.ext4")
     subprocess.run(["mkfs.ext4", "-q", "-F", "-m0", image], check=True, timeout=30)
-    mounting = ["mount", "-o", f"loop{options}", image, point]
+    mounting = ["mount", "-o", f"loop{options}", str(image), str(point)]
     done = subprocess.run(mounting, capture_output=True, text=True, timeout=30, check=False)
     if done.returncode:
         pytest.skip(f"mounting does not work here: {done.stderr.strip()}")

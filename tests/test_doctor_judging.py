@@ -52,7 +52,7 @@ map auto_home on /System/Volumes/Data/home (autofs, automounted, nobrowse)
 
 
 def test_the_kernel_s_table_of_mounts_is_understood() -> None:
-    """Optional fields, escapes, options of the mount and of the file system; nonsense is skipped."""
+    """Optional fields, escapes, both kinds of options; what is no such line is skipped."""
     mounts = parse_mountinfo(MOUNTINFO)
     assert list(mounts) == [24, 30, 31, 40, 41, 42]
     assert mounts[30] == Mount(
@@ -156,7 +156,7 @@ def test_the_kind_of_a_file_system(mount: Mount, kind: Kind) -> None:
 def test_what_is_said_of_a_file_system(
     mount: Mount, locks: Mount | None, state: State, words: str
 ) -> None:
-    """A network is off, unless the locks lie on this machine; the rest is fine, some with a note."""
+    """A network is off, unless the locks lie on this machine; the rest is fine."""
     found = filesystems.judge(mount, locks=locks)
     assert found.state is state
     assert words in found.text
@@ -245,6 +245,12 @@ def test_room(
 # ---- the verdict --------------------------------------------------------------------------------
 
 LOCKS = [ok("lock", ""), ok("turn's lock", "")]
+UNTRIED = "Can't tell if sessions can be shared here: the locks could not be tried"
+DONT = "Don't share sessions here"
+ELSEWHERE = (
+    "Use --lock-dir with a folder on a disk of this machine, the same for every program on the "
+    "session, or keep the session in another folder"
+)
 SAFE = "Safe to share between processes on this machine."
 BAD_LOCK = off("lock", "long", "locks do nothing", Remedy.LOCK_DIR)
 BAD_TURN = off("turn's lock", "long", "locks do nothing", Remedy.LOCK_DIR)
@@ -266,28 +272,25 @@ HURT = off("session", "long", "something is off with the session", Remedy.HEAL)
         ),
         (
             [unknown("lock", ""), LOCKS[1]], False, True,
-            "Can't tell if sessions can be shared here: the locks could not be tried.",
+            f"{UNTRIED}.",
         ),
-        ([], False, True, "Can't tell if sessions can be shared here: the locks could not be tried."),
+        ([], False, True, f"{UNTRIED}."),
         (
             [BAD_LOCK, BAD_TURN], False, True,
-            "Don't share sessions here: locks do nothing. Use --lock-dir with a folder on a disk of "
-            "this machine, the same for every program on the session, or keep the session in "
-            "another folder.",
+            f"{DONT}: locks do nothing. {ELSEWHERE}.",
         ),
         (
             [BAD_LOCK, SYNCED, HURT], False, True,
-            "Don't share sessions here: locks do nothing; it is synced. Use another folder, on a "
-            "disk of this machine.",
+            f"{DONT}: locks do nothing; it is synced. Use another folder, on a disk of this machine.",
         ),
         (
             [*LOCKS, FULL], False, True,
-            "Don't share sessions here: the disk is full. Free some space first.",
+            f"{DONT}: the disk is full. Free some space first.",
         ),
     ],
 )  # fmt: skip
 def test_the_verdict(findings: list[Finding], fit: bool, is_off: bool, said: str) -> None:
-    """Reasons once each, the advice that helps against all of them, and no promise without locks."""
+    """Reasons once each, the advice that helps against all, and no promise without locks."""
     judged = verdict(findings)
     assert (judged.fit, judged.off, judged.text) == (fit, is_off, said)
 
@@ -303,8 +306,14 @@ def test_durations(seconds: float, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("count", "said"),
-    [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (5 << 40, "5 TiB"), (1020 << 20, "1020 MiB")],
-)  # fmt: skip
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1536, "1.5 KiB"),
+        (1020 << 20, "1020 MiB"),
+        (5 << 40, "5 TiB"),
+    ],
+)
 def test_sizes(count: int, said: str) -> None:
     """Three digits and a unit that suits."""
     assert size(count) == said
