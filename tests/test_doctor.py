@@ -163,7 +163,7 @@ TELLING = [
 ]
 
 
-@pytest.mark.parametrize(("fault", "probe", "state"), TELLING)
+@pytest.mark.parametrize(("fault", "probe", "state"), TELLING, ids=range(len(TELLING)))
 def test_each_probe_notices_its_fault(
     fault: str,
     probe: Callable[[Crew, str], Finding],

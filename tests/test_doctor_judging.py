@@ -251,6 +251,7 @@ ELSEWHERE = (
     "Use --lock-dir with a folder on a disk of this machine, the same for every program on the "
     "session, or keep the session in another folder"
 )
+ON_A_DISK = "Use another folder, on a disk of this machine"
 SAFE = "Safe to share between processes on this machine."
 BAD_LOCK = off("lock", "long", "locks do nothing", Remedy.LOCK_DIR)
 BAD_TURN = off("turn's lock", "long", "locks do nothing", Remedy.LOCK_DIR)
@@ -281,7 +282,7 @@ HURT = off("session", "long", "something is off with the session", Remedy.HEAL)
         ),
         (
             [BAD_LOCK, SYNCED, HURT], False, True,
-            f"{DONT}: locks do nothing; it is synced. Use another folder, on a disk of this machine.",
+            f"{DONT}: locks do nothing; it is synced. {ON_A_DISK}.",
         ),
         (
             [*LOCKS, FULL], False, True,

@@ -202,8 +202,8 @@ measured. What it looks at:
   it has it when the first lets go, or is killed;
 - *append*: whether lines that two processes append at once, without a lock, stay whole;
 - *replace*: if a file can be replaced while another process has it open;
-- *mode*, *identity*, *hard link*, *mtime*: whether files keep the mode 0600 and one number, can have
-  a second name, and show by their time that they were changed;
+- *mode*, *identity*, *hard link*, *mtime*: whether files keep the mode 0600 and one number, can
+  have a second name, and show by their time that they were changed;
 - *coherence*: whether a process reads at once what another one has written;
 - *sync*, *a commit*: what it costs to have data on the disk, and to append a message;
 - *watch*: whether file events arrive, if watchfiles is installed;
