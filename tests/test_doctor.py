@@ -135,6 +135,8 @@ def test_a_folder_that_is_not_there_is_no_folder(tmp_path: Path) -> None:
     """Status 6, as for every command."""
     result = CliRunner().invoke(app, ["doctor", str(tmp_path / "no" / "context.jsonl")])
     assert (result.exit_code, result.stdout) == (Exit.NO_SESSION, "")
+    result = CliRunner().invoke(app, ["doctor", "--lock-dir", str(tmp_path / "no"), str(tmp_path)])
+    assert (result.exit_code, result.stdout) == (Exit.NO_SESSION, "")
 
 
 def test_a_session_that_wants_healing_is_told_apart_from_its_folder(tmp_path: Path) -> None:

@@ -29,10 +29,17 @@ _UNTRIED = _NOT_ALLOWED | _NO_ROOM | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _TIGHT = 64 << 20
 _NO_MORE = 1 << 20
 
-_WRITING: tuple[tuple[str, ...], ...] = (
-    ("append",), ("replace",), ("mode", "identity", "hard link"), ("mtime",), ("coherence",),
-    ("sync",), ("a commit",), ("watch",),
-)  # fmt: skip
+_WRITING: dict[tuple[str, ...], Callable[[Crew, str], Finding | list[Finding]]] = {
+    ("append",): dialogues.appending,
+    ("replace",): dialogues.replacing,
+    ("mode", "identity", "hard link"): dialogues.naming,
+    ("mtime",): dialogues.changing,
+    ("coherence",): dialogues.coherence,
+    ("sync",): dialogues.syncing,
+    ("a commit",): dialogues.committing,
+    ("watch",): dialogues.watching,
+}
+"""The probes that need a folder to write in, and what they find out."""
 
 
 class Examination:
@@ -63,7 +70,9 @@ class Examination:
     def _all(self) -> Iterator[Finding]:
         try:
             place = self._look(self._path)
-            locks = self._look(self._lock_dir) if self._lock_dir is not None else None
+            locks = None
+            if self._lock_dir is not None:  # any name inside: that folder itself must be there
+                locks = self._look(os.path.join(self._lock_dir, "lock"))
         except NoAnswer as error:
             reason = "the folder does not answer"
             yield off("folder", f"{self._path}: {error}", reason, Remedy.FOLDER)
@@ -75,14 +84,16 @@ class Examination:
         self.folder = str(place["folder"])
         yield from _about(place, locks)
         with ExitStack() as stack:
+            closed = "folder"
             try:
                 mine = stack.enter_context(self._private(self.folder))
                 yield ok("folder", "you may write there")
                 locked = mine
                 if locks is not None:
+                    closed = "lock folder"
                     locked = stack.enter_context(self._private(str(locks["folder"])))
             except (Refused, NoAnswer) as error:
-                yield _closed(error)
+                yield _closed(closed, error)
                 for names in (("lock", "turn's lock"), *_WRITING):
                     yield from _untried(names, "no file can be made there")
             else:
@@ -117,26 +128,11 @@ class Examination:
     def _try_locks(self, folder: str) -> Iterator[Finding]:
         for name, file in (("lock", "tried.jsonl.lock"), ("turn's lock", "tried.jsonl.turn")):
             path = os.path.join(folder, file)
-            yield from self._try(
-                (name,),
-                lambda path=path, name=name: [dialogues.lock(self._crew, path, name)],  # type: ignore[misc]
-                Remedy.LOCK_DIR,
-            )
+            yield from self._try((name,), Remedy.LOCK_DIR, dialogues.lock, path, name)
 
     def _try_files(self, folder: str) -> Iterator[Finding]:
-        probes: tuple[Callable[[Crew, str], Finding | list[Finding]], ...] = (
-            dialogues.appending, dialogues.replacing, dialogues.naming, dialogues.changing,
-            dialogues.coherence, dialogues.syncing, dialogues.committing, dialogues.watching,
-        )  # fmt: skip
-        for names, probe in zip(_WRITING, probes, strict=True):
-
-            def call(
-                probe: Callable[[Crew, str], Finding | list[Finding]] = probe,
-            ) -> list[Finding]:
-                found = probe(self._crew, folder)
-                return found if isinstance(found, list) else [found]
-
-            yield from self._try(names, call, Remedy.FOLDER)
+        for names, probe in _WRITING.items():
+            yield from self._try(names, Remedy.FOLDER, probe, folder)
 
     def _try_session(self, path: str) -> Iterator[Finding]:
         try:
@@ -147,14 +143,19 @@ class Examination:
             yield unknown("session", str(error))
 
     def _try(
-        self, names: tuple[str, ...], probe: Callable[[], list[Finding]], remedy: Remedy
+        self,
+        names: tuple[str, ...],
+        remedy: Remedy,
+        probe: Callable[..., Finding | list[Finding]],
+        *arguments: str,
     ) -> Iterator[Finding]:
         """A probe's findings; what went wrong on the way is one as well."""
         if self._silent >= 2:
             yield from _untried(names, "two probes did not come back")
             return
         try:
-            yield from probe()
+            found = probe(self._crew, *arguments)
+            yield from found if isinstance(found, list) else [found]
         except NoAnswer as error:
             self._silent += 1
             self._crew.dismiss("first", "second")  # whoever waits for the other one, too
@@ -205,8 +206,8 @@ def room(free: int, files: int | None, *, read_only: bool) -> Finding:
     return ok("room", text, **figures)
 
 
-def _closed(error: Refused | NoAnswer) -> Finding:
-    """What to say if no file can be made."""
+def _closed(probe: str, error: Refused | NoAnswer) -> Finding:
+    """What to say if no file can be made in a folder."""
     number = error.errno if isinstance(error, Refused) else None
     if number in _NO_ROOM:
         reason, remedy = "no file can be made there: the disk is full", Remedy.ROOM
@@ -214,7 +215,7 @@ def _closed(error: Refused | NoAnswer) -> Finding:
         reason, remedy = "you may not write there", Remedy.FOLDER
     else:
         reason, remedy = "no file can be made there", Remedy.FOLDER
-    return off("folder", f"{reason} ({error})", reason, remedy)
+    return off(probe, f"{reason} ({error})", reason, remedy)
 
 
 def _untried(names: tuple[str, ...], why: str) -> Iterator[Finding]:

@@ -35,7 +35,7 @@ def look(path: str) -> dict[str, object]:
     mount = mount_of(folder)
     found = synced(
         Path(folder),
-        home=Path.home(),
+        home=_home(),
         environment=os.environ,
         dropbox=_dropbox(),
         has=_has,
@@ -62,6 +62,10 @@ def room(folder: str) -> dict[str, object]:
     }
 
 
+def _home() -> Path:
+    return Path(os.path.expanduser("~"))  # which, unlike `Path.home`, need not find one
+
+
 def _has(folder: str, pattern: str) -> bool:
     if "*" not in pattern:
         return os.path.lexists(os.path.join(folder, pattern))
@@ -71,7 +75,7 @@ def _has(folder: str, pattern: str) -> bool:
 
 
 def _dropbox() -> list[Path]:
-    places = [Path.home() / ".dropbox"]
+    places = [_home() / ".dropbox"]
     places += [
         Path(os.environ[variable]) / "Dropbox"
         for variable in ("APPDATA", "LOCALAPPDATA")
