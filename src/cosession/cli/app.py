@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "demo",
         "Let several processes share one session, kill some of them, and check the result.",
     ),
+    "doctor": ("doctor", "Find out if a folder is fit for sessions that are shared."),
     "fork": ("fork", "Make a new session of the beginning of one."),
     "heal": ("heal", "Settle what processes that died left behind."),
     "hold": ("hold", "Run a command inside a turn."),

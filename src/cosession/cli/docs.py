@@ -178,6 +178,40 @@ hint: `cosession verify --quiet` shows them
 
 The damaged line stays in the file, where readers skip it: nothing is ever deleted.
 
+## Is the folder fit for it?
+
+`doctor` tries out whether sessions can be shared in a folder: with two processes, in a private
+folder that it makes there and removes again.
+
+```console
+$ cosession doctor . || echo "not here"
+...file system  ...
+...
+...lock         ...
+...
+```
+
+It ends with a verdict in words, and with status 0 if nothing is off. `--json` gives all that was
+measured. What it looks at:
+
+- *file system*: which one it is, and if it is on this machine, on a network, in memory, or shared
+  with the host of a virtual machine;
+- *synced*: signs of OneDrive, Dropbox, iCloud Drive, Google Drive, Syncthing, Nextcloud and others;
+- *room*: whether the disk is nearly full, or read-only; *folder*: whether files can be made there;
+- *lock*, *turn's lock*: if a second process is refused while the first has the lock, and how soon
+  it has it when the first lets go, or is killed;
+- *append*: whether lines that two processes append at once, without a lock, stay whole;
+- *replace*: if a file can be replaced while another process has it open;
+- *mode*, *identity*, *hard link*, *mtime*: whether files keep the mode 0600 and one number, can
+  have a second name, and show by their time that they were changed;
+- *coherence*: whether a process reads at once what another one has written;
+- *sync*, *a commit*: what it costs to have data on the disk, and to append a message;
+- *watch*: whether file events arrive, if watchfiles is installed;
+- *session*: what `verify` says, in one line, if there is a session at PATH.
+
+A probe that does not come back within `--timeout` is given up, and the verdict says so: on a
+network folder a call may never return. With `--lock-dir` the locks are tried in that folder.
+
 ## Going back, and another way
 
 A revert is no loss: the old file is kept, `log` tells which there are, and `restore` brings one

@@ -53,7 +53,8 @@ class Exit(IntEnum):
 
 MEANINGS: dict[Exit, str] = {
     Exit.OK: "it is done; for verify: nothing is off",
-    Exit.OFF: "something is off: damaged lines, leftovers of a process that died; for who: nobody",
+    Exit.OFF: "something is off: damaged lines, leftovers of a process that died; for doctor: "
+    "sessions should not be shared there; for who: nobody",
     Exit.USAGE: "the command line, or a message given to it, is not valid",
     Exit.BUSY: "another process kept the session busy until the timeout",
     Exit.CONFLICT: "messages came in since --expect; no such checkpoint, revision or file; no turn",
