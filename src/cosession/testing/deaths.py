@@ -25,7 +25,7 @@ def kill_in_storm(stage: Stage, victim: Actor, name: str) -> Pending:
 @clause("All or nothing")
 def a_killed_append_is_there_whole_or_not_at_all(stage: Stage) -> None:
     """Killed at any instant, a process leaves all it was acknowledged, and no part of an append."""
-    witness, *victims = stage.actors(1 + stage.times(5))
+    witness, *victims = stage.actors(1 + stage.times(4))
     for number, victim in enumerate(victims):
         name = f"v{number}"
         said = kill_in_storm(stage, victim, name).said
@@ -48,7 +48,7 @@ def a_killed_append_is_there_whole_or_not_at_all(stage: Stage) -> None:
 @clause("Locks die with their process")
 def whoever_is_killed_blocks_nobody(stage: Stage) -> None:
     """After a process was killed at any instant, others append at once, and so do new ones."""
-    witness, *victims = stage.actors(1 + stage.times(5))
+    witness, *victims = stage.actors(1 + stage.times(3))
     for number, victim in enumerate(victims):
         kill_in_storm(stage, victim, f"v{number}")
         witness.append(batch("witness", number, 1))
@@ -81,7 +81,7 @@ def a_wait_for_one_who_stands_still_ends(stage: Stage) -> None:
 @clause("All or nothing", "replace")
 def a_killed_replace_leaves_the_old_or_the_new(stage: Stage) -> None:
     """Killed at any instant of a replace, a process leaves one whole history, not none or half."""
-    witness, *victims = stage.actors(1 + stage.times(4))
+    witness, *victims = stage.actors(1 + stage.times(3))
     witness.call("replace", batch("first", 0, 1))
     for number, victim in enumerate(victims):
         name = f"v{number}"

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..blocking import BlockingSession
-from ..errors import Conflict
+from ..errors import Conflict, TurnHeld
 from ..records import Revision
 from ..session import Session
 from .candidate import Message
@@ -34,7 +34,8 @@ class Blocking:
         self._turn: AbstractContextManager[object] | None = None
 
     def append(self, messages: list[Message], *, timeout: float | None = None) -> None:
-        self.session.append(messages, timeout=timeout)
+        with timing_out():
+            self.session.append(messages, timeout=timeout)
 
     def history(self) -> list[Message]:
         self.session.refresh()
@@ -76,7 +77,8 @@ class Blocking:
 
     def begin_turn(self, *, timeout: float | None = None) -> None:
         turn = self.session.turn(timeout=timeout)
-        turn.__enter__()
+        with timing_out():
+            turn.__enter__()
         self._turn = turn
 
     def end_turn(self) -> None:
@@ -109,7 +111,8 @@ class Asynchronous:
         self._turn: AbstractAsyncContextManager[object] | None = None
 
     async def append(self, messages: list[Message], *, timeout: float | None = None) -> None:
-        await self.session.append(messages, timeout=timeout)
+        with timing_out():
+            await self.session.append(messages, timeout=timeout)
 
     async def history(self) -> list[Message]:
         await self.session.refresh()
@@ -151,7 +154,8 @@ class Asynchronous:
 
     async def begin_turn(self, *, timeout: float | None = None) -> None:
         turn = self.session.turn(timeout=timeout)
-        await turn.__aenter__()
+        with timing_out():
+            await turn.__aenter__()
         self._turn = turn
 
     async def end_turn(self) -> None:
@@ -191,6 +195,15 @@ async def asynchronous(location: Path) -> Asynchronous:
     session: Session[Any] = Session(location / "context.jsonl")
     await session.open()
     return Asynchronous(session)
+
+
+@contextmanager
+def timing_out() -> Iterator[None]:
+    """Raise what the kit expects where a session refuses to wait at all (`timeout=0`)."""
+    try:
+        yield
+    except TurnHeld as error:
+        raise TimeoutError(str(error)) from error
 
 
 def plain(messages: Iterable[Any]) -> list[Message]:

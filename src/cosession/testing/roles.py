@@ -74,9 +74,10 @@ def append_on_threads(scene: Scene, *, names: list[str], count: int, shared: boo
 def watch(scene: Scene) -> list[str]:
     """Look again and again; what was seen last.
 
-    Says what is wrong: half an append, or a history that doesn't begin with the last one.
+    Says that it looks, and then what is wrong: half an append, or a history that doesn't begin with the last one.
     """
-    seen: list[str] = []
+    seen = scene.handle.texts()
+    scene.say("looking")
     while not scene.stopping.is_set():
         now = scene.handle.texts()
         if now[: len(seen)] != seen:
@@ -97,7 +98,8 @@ def replace(scene: Scene, *, name: str, count: int) -> None:
 
 
 def watch_whole(scene: Scene) -> None:
-    """Look again and again; say what is no whole history of `replace`."""
+    """Look again and again; say that, and then what is no whole history of `replace`."""
+    scene.say("looking")
     while not scene.stopping.is_set():
         now = scene.handle.texts()
         if (wrong := torn(now)) or len({text.split("/")[1] for text in now}) != 1:

@@ -1,23 +1,27 @@
 """Where a clause is played: real processes around one conversation, and a bound on every wait.
 
 1. An actor is a process with a candidate of its own. Whatever a clause leaves running is killed.
-2. A call that has no answer after `patience` seconds is a violation: nothing in here has to wait
+2. Processes that are unhurt at the end of a clause are used again in the next one, with a handle on
+   another conversation: most of a test's time would go into starting them.
+3. A call that has no answer after `patience` seconds is a violation: nothing in here has to wait
    for longer than a moment, unless the store makes it.
-3. Chance comes from a seed. Which process is faster doesn't, so a seed makes a finding likelier to
+4. Chance comes from a seed. Which process is faster doesn't, so a seed makes a finding likelier to
    come again, and no more than that.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,20 +109,19 @@ class Pending:
 class Actor:
     """A process with the candidate open."""
 
-    def __init__(self, factory: str, location: Path, patience: float, errors: Path) -> None:
-        self.patience = patience
-        self._count = 0
+    def __init__(self, factory: str) -> None:
+        self.patience = START
+        self.factory = factory
+        self._count = 1
         self._pending: dict[int, Pending] = {}
-        self._ready = self._expect("the process")
-        with errors.open("ab") as stderr:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.worker", factory, str(location)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)},
-            )
-        self._errors = errors
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"{__package__}.worker", factory],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)},
+        )
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -152,13 +155,26 @@ class Actor:
 
     # ---- what clauses do with it ------------------------------------------------------------
 
-    def open(self) -> Pending:
+    def open(self, location: Path) -> Pending:
         """Have it open the candidate; the answer is what is offered."""
+        return self._start("open", "opening the candidate", location=str(location))
+
+    def is_fit(self) -> bool:
+        """Close the candidate; whether the process is as good as new."""
+        busy = [pending for pending in self._pending.values() if not pending.is_over]
+        if busy or self._process.poll() is not None:
+            return False
         try:
-            self._ready.result(START)
-        except Violation as error:
-            raise RuntimeError(f"{error}\n{self._errors.read_text(errors='replace')}") from error
-        return self._start("open", "opening")
+            self._start("close", "close").result()
+        except Violation:
+            return False
+        self._pending.clear()
+        return True
+
+    def wrote(self) -> str:
+        """What it wrote on standard error."""
+        self._errors.seek(0)
+        return self._errors.read().decode(errors="replace")
 
     def start(self, method: str, *args: Any, **options: Any) -> Pending:
         """Begin a call of a method."""
@@ -210,6 +226,37 @@ class Actor:
                 pipe.close()
             except OSError:
                 pass  # something to say to somebody who is dead
+        self._errors.close()
+
+
+_idle: list[Actor] = []
+"""Processes that wait for the next clause."""
+
+KEPT = 8
+
+
+@atexit.register
+def _end_all() -> None:
+    while _idle:
+        _idle.pop().end()
+
+
+def _engaged(factory: str) -> Actor:
+    """A process that can open such candidates."""
+    for place, actor in enumerate(_idle):
+        if actor.factory == factory:
+            return _idle.pop(place)
+    return Actor(factory)
+
+
+def _released(actor: Actor) -> None:
+    """Keep the process for the next clause, or end it. Of too many, the longest idle one goes."""
+    if actor.is_fit():
+        _idle.append(actor)
+    else:
+        actor.end()
+    if len(_idle) > KEPT:
+        _idle.pop(0).end()
 
 
 class Stage:
@@ -233,52 +280,39 @@ class Stage:
         self._factory = factory
         self._needs = needs
         self._effort = effort
-        self._errors = folder / "errors.txt"
         self._actors: list[Actor] = []
 
     def times(self, count: int) -> int:
         """How often to do something that is usually done `count` times."""
         return max(2, round(count * self._effort))
 
-    def actors(self, count: int, *, opened: bool = True) -> list[Actor]:
-        """So many new processes, with the candidate open if asked for."""
-        new = []
-        for _ in range(count):
-            actor = Actor(self._factory, self.location, self.patience, self._errors)
-            self._actors.append(actor)
-            new.append(actor)
-        if opened:
-            for pending in [actor.open() for actor in new]:
-                self.offers = frozenset(pending.result())
-                if missing := sorted(self._needs - self.offers):
-                    raise NotApplicable(f"not offered: {', '.join(missing)}")
-        return new
+    def actors(self, count: int) -> list[Actor]:
+        """So many processes, each with a candidate of its own open."""
+        actors = [_engaged(self._factory) for _ in range(count)]
+        self._actors += actors
+        for actor, opening in [(actor, actor.open(self.location)) for actor in actors]:
+            try:
+                self.offers = frozenset(opening.result(START))
+            except Violation as error:
+                raise RuntimeError(f"{error}\n{actor.wrote()}") from error
+            actor.patience = self.patience
+        if missing := sorted(self._needs - self.offers):
+            raise NotApplicable(f"not offered: {', '.join(missing)}")
+        return actors
 
     def actor(self) -> Actor:
-        """A new process with the candidate open."""
+        """Another process with the candidate open."""
         return self.actors(1)[0]
 
     def close(self) -> None:
-        """Kill everybody."""
+        """Let go of everybody, those who are still at something by a kill."""
         for actor in self._actors:
-            actor.end()
+            _released(actor)
 
 
 def contents(history: Sequence[Message]) -> list[str]:
     """The texts of a history that came from an actor."""
     return [message["content"] for message in history]
-
-
-def soon(seconds: float, what: str, done: Callable[[], object]) -> None:
-    """Look again and again until it is so.
-
-    Raises:
-        Violation: It isn't so after that many seconds.
-    """
-    deadline = time.monotonic() + seconds
-    while not done():
-        require(time.monotonic() < deadline, f"not so after {seconds:g} s: {what}")
-        time.sleep(0.01)
 
 
 def require_there(texts: Sequence[str], wanted: Sequence[str], where: str) -> None:

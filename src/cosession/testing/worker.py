@@ -1,8 +1,8 @@
-"""A process on the stage: `python -m cosession.testing.worker FACTORY LOCATION`.
+"""A process on the stage: `python -m cosession.testing.worker FACTORY`.
 
-It opens the candidate, says `ready` with what is offered, and does what it is told: one JSON
-object a line on standard input, answers on what was standard output. Each call runs on a thread of
-its own, or as a task, so several can be under way. It ends at once with its parent.
+It does what it is told, one JSON object a line on standard input, and answers on what was standard
+output. Each call runs on a thread of its own, or as a task, so several can be under way. It ends
+at once with its parent.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from .candidate import Caller, Handle
 class Worker:
     """Does what the lines on standard input say."""
 
-    def __init__(self, factory: str, location: Path, answers: int) -> None:
+    def __init__(self, factory: str, answers: int) -> None:
+        self._factory = factory
         self._answers = answers
         self._writing = threading.Lock()
         self._cancel: dict[int, Callable[[], object]] = {}
         self._stops: dict[int, threading.Event] = {}
         self._caller = Caller()
-        self._open = lambda: self._caller.open(factory, location)
+        self._location = Path()
         self._handle: Handle | None = None
 
     def run(self) -> None:
-        self._answer(0, returned=None)
         for line in sys.stdin.buffer:
             order = json.loads(line)
             match order.pop("do"):
@@ -45,7 +45,7 @@ class Worker:
                     self._start_task(**order)
                 case kind:
                     self._stops[order["id"]] = threading.Event()
-                    do = {"open": self._do_open, "call": self._do_call, "play": self._do_play}[kind]
+                    do = getattr(self, f"_do_{kind}")
                     threading.Thread(
                         target=self._finish, args=(do, order.pop("id"), order), daemon=True
                     ).start()
@@ -56,9 +56,18 @@ class Worker:
         except BaseException as error:
             self._answer(number, raised=_described(error))
 
-    def _do_open(self, number: int) -> list[str]:
+    def _open(self) -> Handle:
+        return self._caller.open(self._factory, self._location)
+
+    def _do_open(self, number: int, location: str) -> list[str]:
+        self._location = Path(location)
         self._handle = self._open()
         return sorted(self._handle.offers)
+
+    def _do_close(self, number: int) -> None:
+        if self._handle is not None:
+            self._handle.call("close")
+        self._handle = None
 
     def _do_call(self, number: int, method: str, args: list[Any], options: dict[str, Any]) -> Any:
         assert self._handle is not None
@@ -100,10 +109,10 @@ def _described(error: BaseException) -> dict[str, Any]:
 
 
 def main() -> None:
-    factory, location = sys.argv[1:]
+    (factory,) = sys.argv[1:]
     answers = os.dup(1)
     os.dup2(2, 1)  # what the candidate prints is no answer
-    Worker(factory, Path(location), answers).run()
+    Worker(factory, answers).run()
     os._exit(0)
 
 
