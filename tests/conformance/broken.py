@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
 
 from cosession.testing import Message
 from cosession.testing.ours import Blocking
@@ -92,15 +91,20 @@ class OneByOne(Naive):
 
 
 class MemoryFirst(Naive):
-    """Changes what it shows before it writes."""
+    """Changes what it shows before it writes. If that fails, it puts the file right, not that."""
 
     def __init__(self, location: Path) -> None:
         super().__init__(location)
         self.unwritten: list[Message] = []
 
     def append(self, messages: list[Message]) -> None:
+        end = self.path.stat().st_size
         self.unwritten += messages
-        super().append(messages)
+        try:
+            super().append(messages)
+        except BaseException:
+            os.truncate(self.path, end)
+            raise
         self.unwritten.clear()
 
     def history(self) -> list[Message]:
@@ -151,7 +155,7 @@ class ReadModifyWrite(Naive):
 class LockFile(ReadModifyWrite):
     """Does the same under a lock file that exists as long as it is locked, and waits for ever."""
 
-    offers = ("timeout",)
+    offers: tuple[str, ...] = ("timeout",)
 
     def append(self, messages: list[Message], *, timeout: float | None = None) -> None:
         with self.locked():
@@ -173,6 +177,12 @@ class LockFile(ReadModifyWrite):
         except (FileExistsError, PermissionError):
             return False
         return True
+
+
+class ClearsPastTheLock(LockFile):
+    """Takes its lock to append, and none to clear."""
+
+    offers = ()
 
 
 class ProcessIdFile(LockFile):
@@ -249,22 +259,18 @@ async def interleaves(location: Path) -> Interleaves:
 
 
 class RevertsForItself(Blocking):
-    """Reverts what it shows itself; others don't hear of it."""
+    """Numbers a mark by how much there is, and reverts what it shows itself; nobody hears of it."""
 
-    def __init__(self, location: Path) -> None:
-        super().__init__(location)
-        self.end: int | None = None
-        self.marks: list[int] = []
+    end: int | None = None
 
     def history(self) -> list[Message]:
         return super().history()[: self.end]
 
     def checkpoint(self) -> int:
-        self.marks.append(len(self.history()))
-        return len(self.marks) - 1
+        return len(self.history())
 
     def revert_to(self, checkpoint: int) -> None:
-        self.end = self.marks[checkpoint]
+        self.end = checkpoint
 
 
 class ClearsThenAppends(Blocking):
@@ -323,7 +329,7 @@ class TellsAtTheEnd(Blocking):
 class TurnIsAFile(Blocking):
     """Has a turn as long as there is a file that says so."""
 
-    offers: ClassVar[Any] = ("turn", "timeout")
+    offers = ("turn", "timeout")
     mine = False
 
     def begin_turn(self, *, timeout: float | None = None) -> None:

@@ -29,7 +29,7 @@ CAUGHT = {
     "readers-see-one-history-grow": ("OneByOne", "ReadModifyWrite"),
     "handles-of-one-process-lose-nothing": ("ProcessIdFile",),
     "callers-of-one-handle-lose-nothing": ("interleaves",),
-    "what-was-cleared-does-not-come-back": ("ThreadLock",),
+    "what-was-cleared-does-not-come-back": ("ClearsPastTheLock",),
     "what-is-cleared-is-kept": ("CopiesThenCuts",),
     "what-is-reverted-is-kept": ("CopiesThenCuts",),
     "no-checkpoint-number-is-given-twice": ("RevertsForItself",),
@@ -65,7 +65,11 @@ def caught(clause: str, name: str, folder: Path) -> str | None:
     for seed in range(3):
         try:
             check(
-                f"{broken.__name__}:{name}", clause, folder / str(seed), seed=seed, patience=PATIENCE
+                f"{broken.__name__}:{name}",
+                clause,
+                folder / str(seed),
+                seed=seed,
+                patience=PATIENCE,
             )
         except Violation as violation:
             return str(violation)

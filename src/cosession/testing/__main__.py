@@ -53,7 +53,9 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("candidate", metavar="MODULE:FUNCTION", help="what opens the candidate")
     parser.add_argument("clause", nargs="*", help="these clauses only", choices=[[], *CLAUSES])
     parser.add_argument("--seed", type=int, default=0, help="what chance begins with (0)")
-    parser.add_argument("--effort", type=float, default=1.0, help="how long to try, times the usual")
+    parser.add_argument(
+        "--effort", type=float, default=1.0, help="how long to try, times the usual"
+    )
     parser.add_argument("--patience", type=float, default=20.0,
                         help="seconds that an operation may take which nobody keeps waiting")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object a line")

@@ -82,7 +82,9 @@ def a_failed_write_leaves_nothing(stage: Stage) -> None:
     writer.append(batch("before", 0, 1))
     for number in range(stage.times(6)):
         files = [file for file in stage.location.rglob("*") if file.is_file()]
-        room = max((file.stat().st_size for file in files), default=0) + stage.chance.randint(1, 990)
+        room = max((file.stat().st_size for file in files), default=0) + stage.chance.randint(
+            1, 990
+        )
         options = {"name": "full", "number": number, "room": room}
         raised = writer.play("append_without_room", **options).result()
         if raised is None:

@@ -132,7 +132,9 @@ class Caller:
         call = _awaited(function, *args, **options)
         return asyncio.run_coroutine_threadsafe(call, self.loop).result()
 
-    def start(self, call: Coroutine[Any, Any, Any], done: Callable[[asyncio.Task[Any]], None]) -> _C:
+    def start(
+        self, call: Coroutine[Any, Any, Any], done: Callable[[asyncio.Task[Any]], None]
+    ) -> _C:
         """Start something in the event loop; what cancels it."""
         tasks: list[asyncio.Task[Any]] = []
 

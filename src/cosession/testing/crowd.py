@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from .clause import clause, require
 from .stage import Actor, Stage, require_there
-from .tales import disorder, shortened, torn
+from .tales import disorder, numbers, shortened, torn
 
 WRITERS = 4
 
@@ -89,18 +91,29 @@ def _on_threads(stage: Stage, *, shared: bool) -> None:
 
 @clause("One order")
 def what_was_cleared_does_not_come_back(stage: Stage) -> None:
-    """A clear drops what came before it, and nothing that is appended behind it."""
+    """A clear amid others' appends drops all that was acknowledged before, for good, and nothing
+    behind it.
+    """
     clearer, *writers = stage.actors(4)
-    for round_ in range(stage.times(4)):
-        before = storm(stage, writers, 3, prefix=f"before{round_}-")
-        require_there(firsts(clearer.texts()), before, "the history before it was cleared")
+    for round_ in range(stage.times(2)):
+        playing = [
+            writer.play("append", name=f"r{round_}p{place}", count=stage.times(40), seed=place)
+            for place, writer in enumerate(writers)
+        ]
+        for play in playing:
+            play.hear(stage.chance.randint(3, 10))
+        before = [f"{name}/{number}" for play in playing for name, number in [*play.said]]
         clearer.call("clear")
-        behind = storm(stage, writers, 3, prefix=f"behind{round_}-")
+        for play in playing:
+            play.result(stage.patience * 3)
         texts = clearer.texts()
-        back = sorted(set(firsts(texts)) - set(behind))
+        back = sorted(set(before) & set(firsts(texts)))
         require(not back, f"cleared, and there again: {shortened(back)}")
-        require_there(firsts(texts), behind, "the history")
-        clearer.call("clear")
+        for name, last in [play.said[-1] for play in playing]:
+            there = numbers(texts, name)
+            expected = list(range(last + 1 - len(there), last + 1))
+            require(there == expected, f"of {name}'s appends up to {last}, behind a clear there "
+                    f"are {shortened(there)}")  # fmt: skip
 
 
 @clause("Nothing acknowledged is lost", "rotated")
@@ -150,8 +163,7 @@ def no_checkpoint_number_is_given_twice(stage: Stage) -> None:
     for play in playing:
         play.result(stage.patience * 3)
     given = sorted(number for play in playing for number in play.said)
-    twice = [number for number, following in zip(given, given[1:], strict=False)
-             if number == following]  # fmt: skip
+    twice = [number for number, next_ in pairwise(given) if number == next_]
     require(not twice, f"given twice: {shortened(twice)}")
 
 

@@ -26,7 +26,7 @@ OFFERS = (
 class Blocking:
     """A `BlockingSession`."""
 
-    offers = OFFERS
+    offers: tuple[str, ...] = OFFERS
 
     def __init__(self, location: Path) -> None:
         self.session: BlockingSession[Any] = BlockingSession(location / "context.jsonl")

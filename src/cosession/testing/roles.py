@@ -74,7 +74,8 @@ def append_on_threads(scene: Scene, *, names: list[str], count: int, shared: boo
 def watch(scene: Scene) -> list[str]:
     """Look again and again; what was seen last.
 
-    Says that it looks, and then what is wrong: half an append, or a history that doesn't begin with the last one.
+    Says that it looks, and then what is wrong: half an append, or a history that doesn't begin
+    with the last one.
     """
     seen = scene.handle.texts()
     scene.say("looking")

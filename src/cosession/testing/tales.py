@@ -21,6 +21,9 @@ class Part(NamedTuple):
     place: int
     size: int
 
+    def __str__(self) -> str:
+        return f"message {self.place + 1} of {self.size} of {self.name}'s append {self.number}"
+
 
 def batch(name: str, number: int, size: int, *, padding: int = 0) -> list[Message]:
     """The messages of one append; `padding` makes each of them so many characters longer."""
@@ -53,7 +56,7 @@ def torn(texts: Sequence[str]) -> str | None:
     for index, text in enumerate(texts):
         one = part(text)
         if one != expected and (expected is not None or one.place):
-            return f"message {index} is {one}, where {expected or 'a new append'} was expected"
+            return f"at {index} there is {one}, where {expected or 'a new append'} was expected"
         expected = one._replace(place=one.place + 1) if one.place + 1 < one.size else None
     return None if expected is None else f"the history ends where {expected} was expected"
 
@@ -72,5 +75,7 @@ def disorder(texts: Sequence[str]) -> str | None:
 
 def shortened(values: Sequence[object]) -> str:
     """A list for a person to read."""
+    if not values:
+        return "nothing"
     shown = ", ".join(str(value) for value in values[:5])
     return shown if len(values) <= 5 else f"{shown}, … ({len(values)} in all)"

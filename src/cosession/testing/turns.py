@@ -37,7 +37,9 @@ def readers_read_along(stage: Stage) -> None:
     for number in range(3):
         writer.append(batch("turn", number, 1))
         there = numbers(reader.texts(), "turn")
-        require(there == list(range(number + 1)), f"{number + 1} were written; a reader sees {there}")
+        require(
+            there == list(range(number + 1)), f"{number + 1} were written; a reader sees {there}"
+        )
     writer.call("end_turn")
 
 
@@ -82,10 +84,14 @@ def a_wait_for_a_turn_ends(stage: Stage) -> None:
             else:
                 require(False, f"{method} with timeout={timeout} did not wait for another's turn")
             waited = time.monotonic() - began
-            require(waited >= timeout * 0.9, f"{method} gave up after {waited:.2f} s, not {timeout}")
+            require(
+                waited >= timeout * 0.9, f"{method} gave up after {waited:.2f} s, not {timeout}"
+            )
     holder.append(batch("holder", 0, 1))
     holder.call("end_turn")
-    waiter.append(batch("waiter", 0, 1), )
+    waiter.append(
+        batch("waiter", 0, 1),
+    )
     texts = holder.texts()
     expected = ["holder/0/0/1", "waiter/0/0/1"]
     require(texts == expected, f"expected {shortened(expected)}; there is {shortened(texts)}")

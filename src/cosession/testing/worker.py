@@ -95,7 +95,9 @@ class Worker:
             else:
                 self._answer(id, returned=None)
 
-        self._cancel[id] = self._caller.start(self._handle.coroutine(method, *args, **options), done)
+        self._cancel[id] = self._caller.start(
+            self._handle.coroutine(method, *args, **options), done
+        )
 
     def _answer(self, number: int, **what: Any) -> None:
         line = json.dumps({"id": number} | what, default=repr) + "\n"
