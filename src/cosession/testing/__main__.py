@@ -56,8 +56,9 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--effort", type=float, default=1.0, help="how long to try, times the usual"
     )
-    parser.add_argument("--patience", type=float, default=20.0,
-                        help="seconds that an operation may take which nobody keeps waiting")  # fmt: skip
+    parser.add_argument(
+        "--patience", type=float, default=20.0, help="seconds after which something hangs (20)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     return parser.parse_args(arguments)
 

@@ -142,8 +142,11 @@ class Caller:
             tasks.append(self.loop.create_task(call))
             tasks[0].add_done_callback(done)
 
+        def cancel() -> None:
+            tasks[0].cancel()
+
         self.loop.call_soon_threadsafe(begin)
-        return lambda: self.loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+        return lambda: self.loop.call_soon_threadsafe(cancel)
 
 
 _C = Callable[[], object]

@@ -53,7 +53,7 @@ CLAUSES: dict[str, Clause] = {}
 def clause(
     promise: str, *needs: str, posix: bool = False
 ) -> Callable[[Callable[[Stage], None]], Callable[[Stage], None]]:
-    """Make a clause of a function. Its name and the first paragraph of its docstring describe it."""
+    """Make a clause of a function; its name and its docstring's first paragraph describe it."""
 
     def register(play: Callable[[Stage], None]) -> Callable[[Stage], None]:
         name = play.__name__.replace("_", "-")

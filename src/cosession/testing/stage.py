@@ -108,18 +108,19 @@ class Pending:
 class Actor:
     """A process with the candidate open."""
 
-    def __init__(self, factory: str) -> None:
+    def __init__(self, path: str) -> None:
         self.patience = START
-        self.factory = factory
+        self.path = path
+        """Where it finds modules."""
         self._count = 1
         self._pending: dict[int, Pending] = {}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.worker", factory],
+            [sys.executable, "-m", f"{__package__}.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)},
+            env=os.environ | {"PYTHONPATH": path},
         )
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -154,9 +155,10 @@ class Actor:
 
     # ---- what clauses do with it ------------------------------------------------------------
 
-    def open(self, location: Path) -> Pending:
+    def open(self, factory: str, location: Path) -> Pending:
         """Have it open the candidate; the answer is what is offered."""
-        return self._start("open", "opening the candidate", location=str(location))
+        return self._start("open", "opening the candidate", factory=factory,
+                           location=str(location))  # fmt: skip
 
     def is_fit(self) -> bool:
         """Close the candidate; whether the process is as good as new."""
@@ -240,12 +242,13 @@ def _end_all() -> None:
         _idle.pop().end()
 
 
-def _engaged(factory: str) -> Actor:
-    """A process that can open such candidates."""
+def _engaged() -> Actor:
+    """A process that finds the modules that this one finds."""
+    path = os.pathsep.join(path or os.getcwd() for path in sys.path)
     for place, actor in enumerate(_idle):
-        if actor.factory == factory:
+        if actor.path == path:
             return _idle.pop(place)
-    return Actor(factory)
+    return Actor(path)
 
 
 def _released(actor: Actor) -> None:
@@ -287,9 +290,11 @@ class Stage:
 
     def actors(self, count: int) -> list[Actor]:
         """So many processes, each with a candidate of its own open."""
-        actors = [_engaged(self._factory) for _ in range(count)]
+        actors = [_engaged() for _ in range(count)]
         self._actors += actors
-        for actor, opening in [(actor, actor.open(self.location)) for actor in actors]:
+        for actor, opening in [
+            (actor, actor.open(self._factory, self.location)) for actor in actors
+        ]:
             try:
                 self.offers = frozenset(opening.result(START))
             except Violation as error:

@@ -1,4 +1,4 @@
-"""A process on the stage: `python -m cosession.testing.worker FACTORY`.
+"""A process on the stage: `python -m cosession.testing.worker`.
 
 It does what it is told, one JSON object a line on standard input, and answers on what was standard
 output. Each call runs on a thread of its own, or as a task, so several can be under way. It ends
@@ -23,13 +23,13 @@ from .candidate import Caller, Handle
 class Worker:
     """Does what the lines on standard input say."""
 
-    def __init__(self, factory: str, answers: int) -> None:
-        self._factory = factory
+    def __init__(self, answers: int) -> None:
         self._answers = answers
         self._writing = threading.Lock()
         self._cancel: dict[int, Callable[[], object]] = {}
         self._stops: dict[int, threading.Event] = {}
         self._caller = Caller()
+        self._factory = ""
         self._location = Path()
         self._handle: Handle | None = None
 
@@ -59,8 +59,8 @@ class Worker:
     def _open(self) -> Handle:
         return self._caller.open(self._factory, self._location)
 
-    def _do_open(self, number: int, location: str) -> list[str]:
-        self._location = Path(location)
+    def _do_open(self, number: int, factory: str, location: str) -> list[str]:
+        self._factory, self._location = factory, Path(location)
         self._handle = self._open()
         return sorted(self._handle.offers)
 
@@ -111,10 +111,9 @@ def _described(error: BaseException) -> dict[str, Any]:
 
 
 def main() -> None:
-    (factory,) = sys.argv[1:]
     answers = os.dup(1)
     os.dup2(2, 1)  # what the candidate prints is no answer
-    Worker(factory, answers).run()
+    Worker(answers).run()
     os._exit(0)
 
 
