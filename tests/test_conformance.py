@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import unittest
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
-from conformance.table import CAUGHT, PAIRS, caught
+from conformance.table import CAUGHT, PAIRS, caught, row
 from cosession.testing import Clause, NotApplicable, Violation, check, clauses
 from cosession.testing.candidate import OFFERS
 
-SLOW = {
-    "a-killed-append-is-there-whole-or-not-at-all",
-    "whoever-is-killed-blocks-nobody",
-    "a-killed-replace-leaves-the-old-or-the-new",
-    "an-append-is-there-when-it-returns",
-}
-"""They start many processes. One of our two sessions goes through them each time."""
+SLOW = {"whoever-is-killed-blocks-nobody", "a-killed-replace-leaves-the-old-or-the-new"}
+SLOWISH = {"an-append-is-there-when-it-returns", "a-killed-append-is-there-whole-or-not-at-all"}
+"""These start many processes. Only `Session` goes through the second two of them each time."""
+
+
+def ours(*, but: set[str]) -> list[ParameterSet]:
+    """All clauses; those in `but` are deep."""
+    return [
+        pytest.param(clause, marks=[pytest.mark.deep] if clause.name in but else [], id=str(clause))
+        for clause in clauses()
+    ]
+
 
 QUICK = {
     ("an-open-handle-shows-what-others-wrote", "ThreadLock"),
@@ -51,7 +58,7 @@ def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 # ---- our own ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("clause", clauses(), ids=str)
+@pytest.mark.parametrize("clause", ours(but=SLOW))
 def test_session_conforms(clause: Clause, tmp_path: Path) -> None:
     """`Session` offers everything, and keeps each clause."""
     if not clause.is_possible_here:
@@ -59,17 +66,13 @@ def test_session_conforms(clause: Clause, tmp_path: Path) -> None:
     check("cosession.testing.ours:asynchronous", clause, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "clause",
-    [
-        pytest.param(clause, marks=[pytest.mark.deep] if clause.name in SLOW else [])
-        for clause in clauses()
-        if "async" not in clause.needs
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("clause", ours(but=SLOW | SLOWISH))
 def test_blocking_session_conforms(clause: Clause, tmp_path: Path) -> None:
     """`BlockingSession` offers everything but coroutines, and keeps each clause."""
+    if "async" in clause.needs:
+        with pytest.raises(NotApplicable, match="not offered: async"):
+            check("cosession.testing.ours:blocking", clause, tmp_path)
+        return
     if not clause.is_possible_here:
         pytest.skip("it takes signals or limits of POSIX systems")
     check("cosession.testing.ours:blocking", clause, tmp_path)
@@ -198,8 +201,13 @@ def test_the_command_tells_what_it_can_not_open(tmp_path: Path) -> None:
 
 def test_a_violation_says_what_hangs(tmp_path: Path) -> None:
     """A store that never comes back is a violation after `patience`, and its process is ended."""
-    with pytest.raises(Violation, match=r"append: no end after 0\.6 s"):
-        check("test_conformance:hangs", "appends-are-not-mixed", tmp_path, patience=0.2)
+    with pytest.raises(Violation, match=r"append: no end after 0\.2 s"):
+        check(
+            "test_conformance:hangs",
+            "an-open-handle-shows-what-others-wrote",
+            tmp_path,
+            patience=0.2,
+        )
 
 
 def hangs(location: Path) -> object:
@@ -211,3 +219,54 @@ def hangs(location: Path) -> object:
     candidate = Naive(location)
     setattr(candidate, "append", lambda messages: threading.Event().wait())
     return candidate
+
+
+# ---- the page about it --------------------------------------------------------------------------
+
+FILE = Path(__file__).parent.parent / "docs" / "conformance.md"
+PAGE = FILE.read_text(encoding="utf-8") if FILE.exists() else ""
+documented = pytest.mark.skipif(not PAGE, reason="docs/ is not beside the tests")
+
+
+@documented
+def test_the_page_has_the_table() -> None:
+    """It lists these clauses and these broken stores, in this order."""
+    rows = [line for line in PAGE.splitlines() if line.startswith("| `") and line.count("|") == 6]
+    assert rows == [row(clause, CAUGHT[clause.name]) for clause in clauses()]
+
+
+@documented
+def test_the_page_names_everything_that_can_be_offered() -> None:
+    """Each name that `offers` may have, but for the one that the kit adds, is a row."""
+    named = re.findall(r"^\| `(\w+)` \| [^|]* \|$", PAGE, re.MULTILINE)
+    assert [*named, "async"] == [*OFFERS]
+
+
+@documented
+def test_the_store_of_the_page_conforms(tmp_path: Path) -> None:
+    """The example runs as it stands, by the page's command and by the page's test."""
+    store, test = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "chat.py").write_text(store, encoding="utf-8")
+    (tmp_path / "test_chat.py").write_text(test, encoding="utf-8")
+    chosen = ("appends-are-not-mixed", "an-open-handle-shows-what-others-wrote")
+    assert "$ python -m cosession.testing chat:Chat\n" in PAGE
+    done = command("chat:Chat", *chosen, folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("nothing violated\n")
+    words = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*words, "-k", "reader or turn", "test_chat.py"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "not offered: turn" in done.stdout
+
+
+@documented
+@pytest.mark.deep
+def test_the_store_of_the_page_conforms_in_everything(tmp_path: Path) -> None:
+    """SQLite keeps all clauses that the example offers."""
+    store, _ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "chat.py").write_text(store, encoding="utf-8")
+    done = command("chat:Chat", folder=tmp_path)
+    assert done.returncode == 0, done.stdout
