@@ -31,7 +31,7 @@ def firsts(texts: list[str]) -> list[str]:
 def processes_lose_nothing(stage: Stage) -> None:
     """Of what four processes append at once, all is there, once, and in each one's own order."""
     writers = stage.actors(WRITERS)
-    acknowledged = storm(stage, writers, stage.times(60))
+    acknowledged = storm(stage, writers, stage.times(40))
     texts = writers[0].texts()
     require_there(firsts(texts), acknowledged, "the history")
     wrong = disorder(texts)
@@ -42,7 +42,7 @@ def processes_lose_nothing(stage: Stage) -> None:
 def appends_are_not_mixed(stage: Stage) -> None:
     """The messages of one append stay behind each other, whoever else appends."""
     writers = stage.actors(WRITERS)
-    storm(stage, writers, stage.times(60))
+    storm(stage, writers, stage.times(40))
     wrong = torn(writers[0].texts())
     require(wrong is None, str(wrong))
 
@@ -54,7 +54,7 @@ def readers_see_one_history_grow(stage: Stage) -> None:
     looking = [reader.play("watch") for reader in (one, two)]
     for look in looking:
         look.hear(1)
-    storm(stage, writers, stage.times(60))
+    storm(stage, writers, stage.times(40))
     seen = [look.stop() for look in looking]
     final = one.texts()
     for look, last in zip(looking, seen, strict=True):
@@ -79,7 +79,7 @@ def callers_of_one_handle_lose_nothing(stage: Stage) -> None:
 def _on_threads(stage: Stage, *, shared: bool) -> None:
     (actor,) = stage.actors(1)
     names = [f"t{number}" for number in range(WRITERS)]
-    options = {"names": names, "count": stage.times(60), "shared": shared}
+    options = {"names": names, "count": stage.times(40), "shared": shared}
     play = actor.play("append_on_threads", **options)
     play.result(stage.patience * 3)
     texts = actor.texts()
@@ -121,7 +121,7 @@ def what_is_cleared_is_kept(stage: Stage) -> None:
     """While some append and one clears, each acknowledged append is in one of the histories."""
     clearer, *writers = stage.actors(4)
     playing = [
-        writer.play("append", name=f"p{place}", count=stage.times(60), seed=place)
+        writer.play("append", name=f"p{place}", count=stage.times(40), seed=place)
         for place, writer in enumerate(writers)
     ]
     for round_ in range(3):
@@ -138,7 +138,7 @@ def what_is_reverted_is_kept(stage: Stage) -> None:
     """While some append and one reverts, each acknowledged append is in one of the histories."""
     reverter, *writers = stage.actors(4)
     reverting = reverter.play("revert", name="r", count=stage.times(6))
-    acknowledged = storm(stage, writers, stage.times(60))
+    acknowledged = storm(stage, writers, stage.times(40))
     reverting.result(stage.patience * 3)
     acknowledged += [f"{name}/{number}" for name, number in reverting.said]
     require_there(_everywhere(reverter), acknowledged, "the live or a rotated history")
