@@ -134,7 +134,7 @@ class Caller:
 
     def start(
         self, call: Coroutine[Any, Any, Any], done: Callable[[asyncio.Task[Any]], None]
-    ) -> _C:
+    ) -> Callable[[], object]:
         """Start something in the event loop; what cancels it."""
         tasks: list[asyncio.Task[Any]] = []
 
@@ -147,9 +147,6 @@ class Caller:
 
         self.loop.call_soon_threadsafe(begin)
         return lambda: self.loop.call_soon_threadsafe(cancel)
-
-
-_C = Callable[[], object]
 
 
 class Handle:

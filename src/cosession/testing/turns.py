@@ -89,9 +89,7 @@ def a_wait_for_a_turn_ends(stage: Stage) -> None:
             )
     holder.append(batch("holder", 0, 1))
     holder.call("end_turn")
-    waiter.append(
-        batch("waiter", 0, 1),
-    )
+    waiter.append(batch("waiter", 0, 1))
     texts = holder.texts()
     expected = ["holder/0/0/1", "waiter/0/0/1"]
     require(texts == expected, f"expected {shortened(expected)}; there is {shortened(texts)}")
