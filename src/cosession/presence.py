@@ -82,12 +82,17 @@ def list_as_waiting(path: str, label: str, *, until: threading.Event) -> None:
 
 
 def terminals(path: str | os.PathLike[str], *, kind: Kind = "present") -> list[Holder]:
-    """The live terminals on a session's list, the longest there first."""
+    """The live terminals on a session's list, the longest there first.
+
+    Raises:
+        StorageError: The system refuses.
+    """
     folder = folder_of(path)
-    try:
-        names = [name for name in os.listdir(folder) if name.endswith(".lock")]
-    except FileNotFoundError:
-        return []
+    with translated(folder, "look for the terminals"):
+        try:
+            names = [name for name in os.listdir(folder) if name.endswith(".lock")]
+        except FileNotFoundError:
+            return []
     found = [_look(os.path.join(folder, name).removesuffix(".lock"), kind) for name in names]
     return sorted((card for card in found if card), key=lambda card: card.since)
 
