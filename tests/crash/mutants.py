@@ -208,7 +208,15 @@ def apply(name: str) -> None:
     Raises:
         LookupError: The code has changed, and the mutant must follow.
     """
-    mutant = MUTANTS[name]
+    plant_mutant(name, MUTANTS[name])
+
+
+def plant_mutant(name: str, mutant: Mutant) -> None:
+    """Put a mutant in the place of the real function, in this process.
+
+    Raises:
+        LookupError: The code has changed, and the mutant must follow.
+    """
     module_name, _, path = mutant.where.partition(":")
     module = importlib.import_module(module_name)
     owner: object = module
