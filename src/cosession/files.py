@@ -324,7 +324,8 @@ def put_in_place(temporary: str, path: str) -> None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
         os.rename(temporary, path)
     else:
-        os.unlink(temporary)
+        with suppress(OSError):  # it has its name; `drop_second_name` takes the other one away
+            os.unlink(temporary)
 
 
 def _copied(path: str, fd: int, status: os.stat_result, rotated: str) -> bool:

@@ -134,7 +134,12 @@ def _forked(store: Store, source: int, path: str, at: Revision, lines: Sequence[
                 os.unlink(temporary)
             raise
         if store.durable:
-            _platform.sync_folder(os.path.dirname(path))
+            try:
+                _platform.sync_folder(os.path.dirname(path))
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(path)
+                raise
     if not store.read_only:
         try:
             lineage.write_forked(store.path, path, at, like)

@@ -139,6 +139,8 @@ class Campaign:
         if pid == 0:
             self._child(scene, ours, theirs)
         theirs.close()
+        _wait_for(ours.fileno())
+        ours.recv(1)  # from here on it does nothing before it is told to
         trace = os.path.join(self.root, "trace")
         command = ["strace", "-f", "-p", str(pid), "-o", trace, "-e", expression]
         strace = subprocess.Popen(command, stderr=subprocess.PIPE)
@@ -177,6 +179,7 @@ class Campaign:
             handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
             logging.getLogger("cosession").addHandler(handler)
             error: Exception | None = None
+            theirs.sendall(b"!")
             theirs.recv(2)
             try:
                 self.setting.operation.act(session)
