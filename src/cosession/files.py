@@ -123,17 +123,19 @@ def require_plain_file(path: str) -> os.stat_result | None:
 
 def read_lines(fd: int, start: int, stop: int) -> Iterator[bytes]:
     """Whole lines from `[start, stop)` in large pieces; `stop` is the end of a line."""
-    rest = b""
+    rest: list[bytes] = []  # joined once: a line may be longer than many pieces
     while start < stop:
         piece = _platform.pread(fd, min(CHUNK, stop - start), start)
         if not piece:
             break
         start += len(piece)
-        piece = rest + piece if rest else piece
         end = piece.rfind(b"\n") + 1
-        rest = piece[end:]
-        if end:
-            yield piece[:end] if rest else piece
+        if not end:
+            rest.append(piece)
+            continue
+        whole = piece if end == len(piece) else piece[:end]
+        yield b"".join((*rest, whole)) if rest else whole
+        rest = [piece[end:]] if end < len(piece) else []
 
 
 def read_all(fd: int, start: int, stop: int) -> bytes:
