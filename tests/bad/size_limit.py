@@ -6,6 +6,7 @@ import resource
 import sys
 from pathlib import Path
 
+from bad import mutants
 from bad.operations import APPENDS, SEED, after, message
 from bad.operations import OPERATIONS as ALL
 from bad.soundness import assert_memory_is_file, assert_sound, rotated
@@ -63,6 +64,8 @@ def main(folder: Path, name: str) -> None:
     assert failed == limits
     print("failed at every limit")
 
+
+mutants.plant()
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2])
