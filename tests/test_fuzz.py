@@ -109,7 +109,7 @@ intents = (
 
 @bounded
 @given(st.binary(max_size=300), st.binary(max_size=90), st.booleans())
-@example(bytes(300), bytes(90), magic=True)
+@example(head=bytes(300), table=bytes(90), magic=True)
 def test_any_bytes_are_a_header_or_none(head: bytes, table: bytes, magic: bool) -> None:
     """Reading never raises, whatever the bytes claim; and claims nothing that isn't checked."""
     head = b"cosessn1" + head if magic else head

@@ -51,7 +51,10 @@ MUTANTS = {
         f"{_FAULTS}[append one]",
     ),
     "a failed close denies a replace": Caught(
-        "errors", "cosession.files:close", {"with suppress(OSError):": "if True:"}, f"{_FAULTS}[clear]"
+        "errors",
+        "cosession.files:close",
+        {"with suppress(OSError):": "if True:"},
+        f"{_FAULTS}[clear]",
     ),
     "bytes written nobody knows where are not looked for": Caught(
         "errors",

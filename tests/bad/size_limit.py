@@ -15,7 +15,7 @@ from cosession import BlockingSession, StorageFull
 PAST_THE_LOCK_FILE = 1024
 """A limit below that hits the lock file first."""
 
-MOST = 1500
+MOST = 400
 """Limits tried: all of a small write, a sample of a large one."""
 
 
@@ -32,7 +32,7 @@ def main(folder: Path, name: str) -> None:
     folder = folder / "limited"
     folder.mkdir()
     path = folder / "context.jsonl"
-    before, start, stop = SEED, 0, len(after(clean, name))
+    before, start, stop = SEED, 0, len(after(clean, name, OPERATIONS[name]))
     if name in APPENDS:
         past = PAST_THE_LOCK_FILE + (8 * 1000 if name == "append many" else 0)
         padding = b'{"role": "user", "content": "%s"}\n' % (b"x" * past)
