@@ -72,14 +72,14 @@ def everything(session: Blocking) -> Iterator[Callable[[], object]]:
     yield session.open
     yield lambda: session.append(message("new"))
     yield lambda: turn_in(session)
-    yield lambda: session.turn_status()
+    yield session.turn_status
     yield lambda: present_in(session)
-    yield lambda: session.terminals()
-    yield lambda: session.fork()
+    yield session.terminals
+    yield session.fork
     yield lambda: session.fork(at=0)
     yield lambda: session.revert_to(1)
     yield lambda: session.restore(1)
-    yield lambda: session.clear()
+    yield session.clear
     yield session.refresh
     yield session.close
 
