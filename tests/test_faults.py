@@ -59,7 +59,7 @@ def fail_everywhere(
 ) -> Tried:
     tried = Course(root, name, durability).run(faults)
     print(
-        f"{name}, {durability}: {tried.faults} faults at {len(tried.calls)} kinds of calls; "
+        f"{name}, {durability}: {tried.faults} faults at {len(tried.calls)} different calls; "
         f"{tried.refused} refused, {tried.unsure} could not be undone"
     )
     return tried
