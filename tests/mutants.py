@@ -149,7 +149,7 @@ MUTANTS = {
         "heartbeat", "cosession.session:Session._open_ready", {"_ = self._codec": "pass"}
     ),
     "old messages are freed all at once": Mutant(
-        "heartbeat", "cosession.state:MessageLog.__del__", {"for storage in…": "return\n{line}"}
+        "heartbeat", "cosession.state:_Burial.__del__", {"for storage in…": "return\n{line}"}
     ),
 }
 

@@ -315,7 +315,7 @@ def test_a_busy_session_ends_with_a_status_of_its_own(path: Path) -> None:
 def test_durability_is_passed_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--durability power` syncs before it prints."""
     synced = []
-    monkeypatch.setattr(Store, "_sync", lambda self, fd: synced.append(fd))
+    monkeypatch.setattr(Store, "_sync", lambda self, fd, upto: synced.append(fd))
     good("append", path, "hi")
     assert not synced
     good("append", path, "hi", "--durability", "power")

@@ -27,6 +27,12 @@ from .errors import (
 CHUNK = 8 << 20
 _COPY_CHUNK = 1 << 20
 
+_NO_SUCH_PLACE = (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL)
+"""What is wrong with the path, and not with the disk."""
+
+_SOMEWHERE = (1 << 62, (1 << 62) + 1)
+"""Where bytes are that were written, and nobody knows where: never what a file really holds."""
+
 
 class translated:  # noqa: N801 - reads as the function it is; a class costs a third on the hot path
     """Turn the system's errors into ours, inside a `with`; the one place that does."""
@@ -99,6 +105,8 @@ def require_plain_file(path: str) -> os.stat_result | None:
     except PermissionError as error:
         raise NotWritable(path, "look at the file", error.errno) from error
     except OSError as error:
+        if error.errno not in _NO_SUCH_PLACE:
+            raise _ours(error, path, "look at the file") from error
         raise NotASession(path, f"can't be looked at: {error.strerror}") from error
     kinds = {
         stat.S_IFDIR: "a folder",
@@ -115,17 +123,19 @@ def require_plain_file(path: str) -> os.stat_result | None:
 
 def read_lines(fd: int, start: int, stop: int) -> Iterator[bytes]:
     """Whole lines from `[start, stop)` in large pieces; `stop` is the end of a line."""
-    rest = b""
+    rest: list[bytes] = []  # joined once: a line may be longer than many pieces
     while start < stop:
         piece = _platform.pread(fd, min(CHUNK, stop - start), start)
         if not piece:
             break
         start += len(piece)
-        piece = rest + piece if rest else piece
         end = piece.rfind(b"\n") + 1
-        rest = piece[end:]
-        if end:
-            yield piece[:end] if rest else piece
+        if not end:
+            rest.append(piece)
+            continue
+        whole = piece if end == len(piece) else piece[:end]
+        yield b"".join((*rest, whole)) if rest else whole
+        rest = [piece[end:]] if end < len(piece) else []
 
 
 def read_all(fd: int, start: int, stop: int) -> bytes:
@@ -159,8 +169,18 @@ def write_all(fd: int, data: bytes, placed: list[tuple[int, int]] | None = None)
         count = os.write(fd, memoryview(data)[done:] if done else data)
         done += count
         if placed is not None:
+            placed.append(_SOMEWHERE)
             end = os.lseek(fd, 0, os.SEEK_CUR)
-            placed.append((end - count, end))
+            placed[-1] = end - count, end
+
+
+def close(fd: int) -> None:
+    """Close a descriptor whose bytes have been synced if they had to be, whatever that says.
+
+    An error comes too late to undo anything, and the descriptor is gone all the same.
+    """
+    with suppress(OSError):
+        os.close(fd)
 
 
 def create(path: str) -> None:
@@ -306,7 +326,8 @@ def put_in_place(temporary: str, path: str) -> None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
         os.rename(temporary, path)
     else:
-        os.unlink(temporary)
+        with suppress(OSError):  # it has its name; `drop_second_name` takes the other one away
+            os.unlink(temporary)
 
 
 def _copied(path: str, fd: int, status: os.stat_result, rotated: str) -> bool:

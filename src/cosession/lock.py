@@ -138,7 +138,7 @@ class KernelLock:
                 self.traced.until = trace.now()
             traced, self.traced = self.traced, None
             self.held = False
-            _platform.unlock(self._fd)
+            self._unlock()
             self._let_go()
             if traced is not None:
                 traced.tell()
@@ -153,10 +153,17 @@ class KernelLock:
         if not _platform.KEEPS_FILES_OPEN:
             self._close()
 
+    def _unlock(self) -> None:
+        try:
+            _platform.unlock(self._fd)
+        except OSError:
+            self._close()  # which unlocks as well: a lock that nobody knows of stays for ever
+
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            with suppress(OSError):  # whatever it says, the descriptor is gone, and the lock
+                os.close(fd)
 
     def after_fork_in_child(self) -> None:
         self.held = False  # it is the parent's; closing leaves it with the parent
@@ -214,7 +221,7 @@ class KernelLock:
         return os.path.samestat(there, os.fstat(fd))
 
     def _reopen(self) -> None:
-        _platform.unlock(self._fd)
+        self._unlock()
         self.close()
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from . import _fork, _platform, files
 from .card import from_json, own_card, to_json
-from .errors import CosessionError
+from .errors import CosessionError, NotASession
 from .files import translated
 from .records import Holder
 
@@ -29,8 +30,14 @@ if TYPE_CHECKING:
 
 Kind = Literal["present", "waiting"]
 
+_ENTRY = re.compile(r"[0-9]+-[0-9a-f]{8}\.lock")
+"""The names that are ours: others are not looked at, and never removed."""
+
 _NEWBORN = 5.0
 """Seconds for which a file that isn't locked yet is left alone."""
+
+_LARGEST_CARD = 1 << 16
+"""Bytes."""
 
 _WORTH_TELLING = 0.25
 """Seconds of waiting after which a terminal is on the list of those who wait."""
@@ -55,6 +62,7 @@ def present(
     folder = folder_of(path)
     name = os.path.join(folder, f"{os.getpid()}-{os.urandom(4).hex()}")
     with translated(folder, "register this terminal"):
+        _require_no_link(folder)
         os.makedirs(folder, mode=0o700, exist_ok=True)
         _write_card(f"{name}.json", label, kind)
         lock = _Locked(f"{name}.lock")
@@ -82,14 +90,27 @@ def list_as_waiting(path: str, label: str, *, until: threading.Event) -> None:
 
 
 def terminals(path: str | os.PathLike[str], *, kind: Kind = "present") -> list[Holder]:
-    """The live terminals on a session's list, the longest there first."""
+    """The live terminals on a session's list, the longest there first.
+
+    Raises:
+        NotASession: A link lies in the place of the list.
+        StorageError: The system refuses.
+    """
     folder = folder_of(path)
-    try:
-        names = [name for name in os.listdir(folder) if name.endswith(".lock")]
-    except FileNotFoundError:
-        return []
+    with translated(folder, "look for the terminals"):
+        _require_no_link(folder)
+        try:
+            names = [name for name in os.listdir(folder) if _ENTRY.fullmatch(name)]
+        except FileNotFoundError:
+            return []
     found = [_look(os.path.join(folder, name).removesuffix(".lock"), kind) for name in names]
     return sorted((card for card in found if card), key=lambda card: card.since)
+
+
+def _require_no_link(folder: str) -> None:
+    """Never look, write or clean up where a planted link leads."""
+    if os.path.islink(folder):
+        raise NotASession(folder, "the place of the list of terminals is taken by a link")
 
 
 class _Locked:
@@ -153,8 +174,11 @@ def _write_card(path: str, label: str, kind: Kind) -> None:
 
 def _read_card(path: str, kind: Kind) -> Holder | None:
     try:
-        with open(path, "rb") as file:
-            card = json.load(file)
-    except (OSError, ValueError):
+        fd = _platform.open_file(path, os.O_RDONLY)  # never follows a link, or waits for a pipe
+        try:
+            card = json.loads(files.read_all(fd, 0, _LARGEST_CARD))
+        finally:
+            os.close(fd)
+    except (OSError, ValueError, RecursionError):
         return None
     return from_json(card) if isinstance(card, dict) and card.get("kind") == kind else None

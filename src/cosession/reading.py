@@ -147,7 +147,7 @@ class FileReader:
     def _close_data(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            files.close(fd)
 
     # ---- reading --------------------------------------------------------------------------------
 
@@ -314,7 +314,11 @@ class FileReader:
             view = self._view
             with translated(self.path, "read the session"):
                 fd = _platform.open_file(self.path, os.O_RDONLY)
-            status = os.fstat(fd)
+                try:
+                    status = os.fstat(fd)
+                except BaseException:
+                    os.close(fd)
+                    raise
             if Identity.of(status.st_dev, status.st_ino) == view.identity:
                 return fd, view.state.position
             os.close(fd)

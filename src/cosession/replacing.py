@@ -100,7 +100,7 @@ class FileReplacer(FileReader):
             raise
         finally:
             if new >= 0:
-                os.close(new)
+                files.close(new)
         header = Header(header.generation + 1, identity, status.st_size, kept, turn=header.turn)
         self._view = View(header.generation, identity, state, kept)
         try:

@@ -35,6 +35,9 @@ T_co = TypeVar("T_co", covariant=True)
 _PIECE = 512
 """Messages that are decoded, or freed, in one go."""
 
+_LARGE = 5_000
+"""Messages that take more than a moment to be freed."""
+
 Decoder = Callable[[Sequence[bytes]], "Sequence[Any]"]
 """Turns message lines into messages, or into the `Broken` that says why not; same length."""
 
@@ -65,12 +68,8 @@ class MessageLog:
         self._broken: list[tuple[int, int, str]] = []
         """Lines that would not decode: (line, length, reason)."""
         self._decoding = threading.Lock()
-
-    def __del__(self) -> None:
-        # In pieces: no thread runs while a list of a hundred thousand messages frees them.
-        for storage in (self._messages, self.lines):
-            while storage:
-                del storage[-_PIECE:]
+        self._burial: _Burial | None = None
+        """What frees a large storage."""
 
     def add(self, offset: int, line: bytes) -> None:
         self.offsets.append(offset)
@@ -90,7 +89,12 @@ class MessageLog:
         other._messages = self._messages[:kept]
         other._message_at = self._message_at[:kept]
         other._broken = [entry for entry in self._broken if entry[0] < count]
+        other._prepare_burial()
         return other
+
+    def _prepare_burial(self) -> None:
+        if self._burial is None and len(self.lines) > _LARGE:
+            self._burial = _Burial(self._messages, self.lines)
 
     def messages(self, count: int, decode: Decoder) -> History[Any]:
         """The valid messages among the first `count` lines."""
@@ -141,6 +145,7 @@ class MessageLog:
                 self._messages.append(message)
                 self._message_at.append(at)
         self._decoded = stop
+        self._prepare_burial()
         self.lines[start:stop] = [None] * (stop - start)
 
     def _drop_undecided(self, start: int) -> None:
@@ -149,6 +154,21 @@ class MessageLog:
         del self._messages[kept:], self._message_at[kept:]
         while self._broken and self._broken[-1][0] >= start:
             self._broken.pop()
+
+
+class _Burial:
+    """Frees long lists in pieces: no thread runs while one of a hundred thousand is freed.
+
+    For long ones only, since a Ctrl-C that comes in here gets lost.
+    """
+
+    def __init__(self, *storages: list[Any]) -> None:
+        self._storages = storages
+
+    def __del__(self) -> None:
+        for storage in self._storages:
+            while storage:
+                del storage[-_PIECE:]
 
 
 class History(Sequence[T_co], Generic[T_co]):

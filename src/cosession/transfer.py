@@ -79,7 +79,7 @@ def _ends(store: Store, target: str | os.PathLike[str]) -> Iterator[tuple[int, i
             finally:
                 os.close(copy)
     finally:
-        os.close(source)
+        files.close(source)
 
 
 def fork(
@@ -112,13 +112,13 @@ def fork(
                     raise  # else somebody was faster with the same name
         raise AssertionError  # count() has no end
     finally:
-        os.close(source)
+        files.close(source)
 
 
 def _forked(store: Store, source: int, path: str, at: Revision, lines: Sequence[bytes]) -> Fork:
-    like = os.fstat(source)
     origin = encode_origin(lineage.named_from(path, store.path), str(at))
     with translated(path, "fork the session"):
+        like = os.fstat(source)
         temporary, copy = files.open_temporary(path, like)
         try:
             try:
@@ -127,14 +127,19 @@ def _forked(store: Store, source: int, path: str, at: Revision, lines: Sequence[
                 _platform.sync_data(copy)
                 size = os.fstat(copy).st_size
             finally:
-                os.close(copy)
+                files.close(copy)
             files.put_in_place(temporary, path)
         except BaseException:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
         if store.durable:
-            _platform.sync_folder(os.path.dirname(path))
+            try:
+                _platform.sync_folder(os.path.dirname(path))
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(path)
+                raise
     if not store.read_only:
         try:
             lineage.write_forked(store.path, path, at, like)

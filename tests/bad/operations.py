@@ -65,9 +65,9 @@ def seeded(path: Path) -> Path:
     return path
 
 
-def after(folder: Path, name: str) -> bytes:
+def after(folder: Path, name: str, operation: Callable[[Blocking], object] | None = None) -> bytes:
     """What the seed becomes by an operation on a good day."""
     path = seeded(folder / "context.jsonl")
     with BlockingSession(path) as session:
-        OPERATIONS[name](session)
+        (operation or OPERATIONS[name])(session)
     return path.read_bytes()

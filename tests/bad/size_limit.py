@@ -6,12 +6,23 @@ import resource
 import sys
 from pathlib import Path
 
-from bad.operations import OPERATIONS, SEED, after, message
+from bad import mutants
+from bad.operations import APPENDS, SEED, after, message
+from bad.operations import OPERATIONS as ALL
 from bad.soundness import assert_memory_is_file, assert_sound, rotated
 from cosession import BlockingSession, StorageFull
 
 PAST_THE_LOCK_FILE = 1024
 """A limit below that hits the lock file first."""
+
+MOST = 400
+"""Limits tried: all of a small write, a sample of a large one."""
+
+
+OPERATIONS = ALL | {
+    "append many": lambda session: session.append([message("x" * 300) for _ in range(1000)])
+}
+APPENDS = {**APPENDS, "append many": OPERATIONS["append many"]}
 
 
 def main(folder: Path, name: str) -> None:
@@ -21,13 +32,15 @@ def main(folder: Path, name: str) -> None:
     folder = folder / "limited"
     folder.mkdir()
     path = folder / "context.jsonl"
-    before, start, stop = SEED, 0, len(after(clean, name))
-    if name.startswith("append"):
-        padding = b'{"role": "user", "content": "%s"}\n' % (b"x" * PAST_THE_LOCK_FILE)
+    before, start, stop = SEED, 0, len(after(clean, name, OPERATIONS[name]))
+    if name in APPENDS:
+        past = PAST_THE_LOCK_FILE + (8 * 1000 if name == "append many" else 0)
+        padding = b'{"role": "user", "content": "%s"}\n' % (b"x" * past)
         before = padding + SEED
         start, stop = len(before), len(padding) + stop
     failed, limits = 0, 0
-    for limit in range(start, stop):
+    step = max(1, (stop - start) // MOST) | 1  # odd, so that no page's end is passed over for ever
+    for limit in range(start, stop, step):
         for old in folder.glob("context*"):
             old.unlink()
         path.write_bytes(before)
@@ -47,10 +60,12 @@ def main(folder: Path, name: str) -> None:
             assert_sound(session)
             assert session.history[-1].content == "goes on"
     print(f"{failed} of {limits} failed")
-    assert limits > 20
+    assert limits > 20 or name == "checkpoint"
     assert failed == limits
     print("failed at every limit")
 
+
+mutants.plant()
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2])
