@@ -162,7 +162,10 @@ def test_a_call_from_inside_a_call_is_refused(path: Path, monkeypatch: pytest.Mo
         sync = _platform.sync_data
         refused: list[Exception] = []
 
+        syncs: list[int] = []
+
         def handler(fd: int) -> None:
+            syncs.append(fd)
             sync(fd)
             for call in (lambda: session.append(user("nested")), session.close):
                 try:
@@ -173,7 +176,7 @@ def test_a_call_from_inside_a_call_is_refused(path: Path, monkeypatch: pytest.Mo
         with monkeypatch.context() as patch:
             patch.setattr(_platform, "sync_data", handler)
             session.append(user("a"), timeout=BOUND)
-        assert len(refused) == 2
+        assert len(refused) == 2 * len(syncs) > 0
         session.append(user("b"), timeout=BOUND)
         assert [message.content for message in session.history] == ["a", "b"]
 

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from crash.mutants import Mutant, plant_mutant
+from crash.mutants import Mutant, put_in_place
 
 _NAME = "COSESSION_MUTANT"
 PATIENCE = 300
@@ -160,7 +160,8 @@ def plant() -> None:
     name = os.environ.get(_NAME)
     if name and name not in _planted:
         _planted.append(name)
-        plant_mutant(name, MUTANTS[name].mutant)
+        mutant = MUTANTS[name].mutant
+        put_in_place(name, mutant.where, mutant.edits)
 
 
 def caught(name: str) -> bool:
