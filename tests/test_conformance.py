@@ -247,6 +247,7 @@ def test_the_page_names_everything_that_can_be_offered() -> None:
 
 
 @documented
+@pytest.mark.deep
 def test_the_store_of_the_page_conforms(tmp_path: Path) -> None:
     """The example runs as it stands, in the page's test."""
     store, test = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -77,13 +77,7 @@ def test_killed_at_any_call_an_operation_is_whole_or_absent(
 
 
 @steps_through_calls
-@pytest.mark.parametrize(
-    "operation",
-    [
-        name if name != "prompt-on-filled" else pytest.param(name, marks=pytest.mark.deep)
-        for name in THOROUGH
-    ],
-)
+@pytest.mark.parametrize("operation", by_default(THOROUGH, "append-many"))
 def test_foreign_lines_and_a_second_death_while_healing_change_nothing(
     campaigns: Campaigns, tmp_path: Path, operation: str
 ) -> None:
@@ -92,6 +86,7 @@ def test_foreign_lines_and_a_second_death_while_healing_change_nothing(
 
 
 @steps_through_calls
+@pytest.mark.deep
 def test_killed_while_taking_records_out_from_between_foreign_ones(
     campaigns: Campaigns, tmp_path: Path
 ) -> None:
@@ -121,7 +116,7 @@ def test_the_asynchronous_session_dies_as_cleanly(
 
 
 @steps_through_calls
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", by_default(OPERATIONS, *APPENDS, "revert"))
 def test_a_foreign_line_at_any_call_is_kept_and_tears_nothing(
     campaigns: Campaigns, tmp_path: Path, operation: str
 ) -> None:

@@ -146,12 +146,6 @@ MUTANTS = {
         {"fd = _platform.open_file(…": "fd = os.open(path, os.O_RDONLY)"},
         f"{_HOSTILE}::test_a_pipe_among_the_terminals_cards_is_not_waited_for",
     ),
-    "a long line is joined again and again": Caught(
-        "hostile",
-        "cosession.files:read_lines",
-        {"rest.append(piece)": 'rest = [b"".join((*rest, piece))]'},
-        f"{_HOSTILE}::test_a_line_of_many_pieces_is_read_in_linear_time",
-    ),
 }
 
 

@@ -52,6 +52,7 @@ def of(name: str, rounds: int) -> set[str]:
     return {f"{name}-{number}" for number in range(rounds)}
 
 
+@pytest.mark.deep
 @only_ours
 def test_four_terminals(context: Any, path: Path) -> None:
     """Four processes that take turns at once repeat no checkpoint id and lose no message."""
