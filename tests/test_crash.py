@@ -10,7 +10,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,13 @@ APPENDS = [name for name in SINGLE if not OPERATIONS[name].replaces]
 REPLACES = [name for name in SINGLE if OPERATIONS[name].replaces]
 THOROUGH = ("append-many", "prompt-on-filled", "revert")
 """One operation of each kind, for the campaigns that multiply."""
+
+
+def by_default(operations: Iterable[str], *some: str) -> list[Any]:
+    """All of these operations; those that aren't named here are for the deep run."""
+    return [
+        name if name in some else pytest.param(name, marks=pytest.mark.deep) for name in operations
+    ]
 
 
 @pytest.fixture(scope="module")
