@@ -41,7 +41,7 @@ def test_a_path_of_any_length(tmp_path: Path, length: int) -> None:
     use(Path(path))
     names = sorted(os.listdir("\\\\?\\" + folder))
     name = os.path.basename(path)
-    assert names == [name, f"{name}.lock", f"{name}_1", f"{name}_2"]
+    assert names == [name, f"{name}.lineage", f"{name}.lock", f"{name}_1", f"{name}_2"]
 
 
 def test_every_name_the_system_is_given_is_within_its_limit() -> None:
@@ -86,6 +86,7 @@ def test_the_case_on_the_disk_counts(tmp_path: Path) -> None:
         assert session.path.name == "Context.jsonl"
     assert {file.name for file in tmp_path.iterdir()} == {
         "Context.jsonl",
+        "Context.jsonl.lineage",
         "Context.jsonl.lock",
         "Context_1.jsonl",
         "Context_2.jsonl",

@@ -101,7 +101,7 @@ def test_a_reader_that_comes_at_the_last_moment(
         assert len(session.history) == 2
         late[0].close()
         session.append(USER)
-        assert contents(path.parent).keys() == {path.name}
+        assert contents(path.parent).keys() == {path.name, f"{path.name}.lineage"}
         assert len(session.history) == 3
 
 
@@ -149,7 +149,7 @@ def test_a_copy_is_kept_where_there_are_no_hard_links(
         rotated = session.clear()
         assert rotated is not None
         assert rotated.read_bytes() == before
-        assert contents(path.parent).keys() == {path.name, rotated.name}
+        assert contents(path.parent).keys() == {path.name, rotated.name, f"{path.name}.lineage"}
 
 
 def test_another_program_may_rotate_the_file_under_us(path: Path) -> None:

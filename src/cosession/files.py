@@ -27,8 +27,8 @@ from .errors import (
 CHUNK = 8 << 20
 _COPY_CHUNK = 1 << 20
 
-_NO_SUCH_PLACE = (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL)
-"""What is wrong with the path, and not with the disk."""
+_NO_SUCH_PLACE = (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EBADF)
+"""What is wrong with the path, and not with the disk (EBADF: a device of Windows)."""
 
 _SOMEWHERE = (1 << 62, (1 << 62) + 1)
 """Where bytes are that were written, and nobody knows where: never what a file really holds."""
