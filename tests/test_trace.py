@@ -472,11 +472,14 @@ def test_the_session_itself_takes_no_trace(path: Path, caplog: pytest.LogCapture
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a folder that is in use stays there")
+@pytest.mark.skipif(
+    sys.version_info[:2] == (3, 13),
+    reason="CPython 3.13.0 itself can't import `socket` in a folder that is gone",
+)
 def test_a_folder_that_is_gone_keeps_nobody_from_importing(tmp_path: Path, path: Path) -> None:
     """A relative name that means nothing any more ends the trace, not the program."""
     program = f"""
-import os, sys
-sys.path.remove("")  # CPython 3.13.0 fails to import anything from a folder that is gone
+import os
 os.mkdir({str(tmp_path / "gone")!r}); os.chdir({str(tmp_path / "gone")!r}); os.rmdir(os.getcwd())
 from cosession import BlockingSession
 with BlockingSession({str(path)!r}) as session:
