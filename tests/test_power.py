@@ -232,7 +232,6 @@ def test_a_file_system_that_forgets_many_times(
     [
         "data not synced before it is acknowledged",
         "the session's folder never synced",
-        "nothing synced after the replace",
     ],
 )
 def test_a_file_system_that_forgets_finds_a_missing_sync_out(

@@ -148,7 +148,7 @@ class FileHealer(FileReplacer):
                 where = files.put_aside(self.path, tail, os.fstat(fd))
                 if os.fstat(fd).st_size != intent.start + len(tail):
                     raise Overtaken  # putting aside takes a sync; nobody else's bytes are cut
-                _platform.truncate(fd, self.path, intent.start)
+                self._cut_back(fd, intent.start)
                 self._repaired(intent.start, len(tail), where)
             case Splice(start, stop):
                 return Splice(intent.start + start, intent.start + stop)

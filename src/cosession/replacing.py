@@ -104,11 +104,23 @@ class FileReplacer(FileReader):
         header = Header(header.generation + 1, identity, status.st_size, kept, turn=header.turn)
         self._view = View(header.generation, identity, state, kept)
         try:
+            if not announce:
+                # Nothing in the header would tell whose bytes these are, were the old file back.
+                _platform.sync_folder(os.path.dirname(self.path))
             with self._data() as new_fd:
                 header = self._publish(new_fd, header, status.st_size)
         except OSError as error:
             log.warning("%s: replaced, but the header is not written: %s", self.path, error)
         return header, rotated
+
+    def _cut_back(self, fd: int, length: int) -> None:
+        """Cut bytes of ours off the file's end, on the disk too, before the announcement goes.
+
+        Were they back after a power cut, nobody would know them any more.
+        """
+        _platform.truncate(fd, self.path, length)
+        if not self._poisoned:
+            _platform.sync_data(fd)
 
     def _fill(self, source: int, new: int, edit: Edit) -> None:
         if edit.front:

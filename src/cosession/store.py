@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from . import _platform, files
+from . import files
 from .batch import Batch, Own, Request, Result
 from .edits import Add, AddCheckpoint, Range
 from .errors import (
@@ -326,7 +326,7 @@ class Store(FileHealer):
                 self._splice(fd, header, *placed)
                 return True
             if placed:
-                _platform.truncate(fd, self.path, placed[0][0])
+                self._cut_back(fd, placed[0][0])
             self.lock.publish(header)
             return True
         tail = files.read_all(fd, intent.start, size)
@@ -334,7 +334,7 @@ class Store(FileHealer):
         splice: RepairPlan = Splice(at, at + len(data))
         if data.startswith(tail) or at + len(data) == len(tail) > at >= 0:
             if tail:
-                _platform.truncate(fd, self.path, intent.start + max(at, 0))
+                self._cut_back(fd, intent.start + max(at, 0))
         else:
             if at < 0:
                 splice = plan_repair(intent, tail)

@@ -64,6 +64,15 @@ class Recording:
     """Which of them were acknowledged."""
     healed: bytes = b""
 
+    @property
+    def written(self) -> tuple[bytes, ...]:
+        """What went to the end of the session's file, also if it was taken back."""
+        return tuple(
+            event.data
+            for event in self.trace
+            if isinstance(event, disk.Write) and event.name == "context.jsonl"
+        )
+
 
 class Campaign:
     def __init__(self, root: str, story: Story, durability: str, *, most: int) -> None:
@@ -149,7 +158,7 @@ class Campaign:
             self._examine(state, recording)
             if again:
                 healing = self._healing(state, recording)
-                if healing is not None and (shape := _shape(healing.trace)) not in seen:
+                if healing is not None and (shape := _shape(state, healing.trace)) not in seen:
                     seen.add(shape)
                     self.report.healings += 1
                     for second in self._states(healing, deep=False, subsets=subsets, seed=seed):
@@ -169,6 +178,7 @@ class Campaign:
             self.durability,
             recording.wholes,
             recording.due,
+            self.recording.written,
             told,
             self.story.foreign,
             recording.healed,
@@ -212,9 +222,11 @@ def _content(path: str) -> bytes:
     return read(path) if os.path.exists(path) else b""
 
 
-def _shape(trace: list[Event]) -> tuple[str, ...]:
-    """What is done to which files in which order, leaving aside the bytes."""
-    return tuple(
+def _shape(state: State, trace: list[Event]) -> tuple[object, ...]:
+    """What is done to which files in which order, and how many records it is done to."""
+    found = state.image.content("context.jsonl") or b""
+    whole = sum(line.endswith(b"}") and b"\0" not in line for line in found.split(b"\n"))
+    return whole, *(
         f"{type(event).__name__} {getattr(event, 'name', '').endswith('.lock')}" for event in trace
     )
 

@@ -182,7 +182,7 @@ def parts(event: Event, *, every: bool = False) -> Iterator[Part]:
                 yield Part(f"zeros from {cut} on", ((0, cut),), length)
                 yield Part(f"zeros up to {cut}", ((cut, length),), length)
             sectors = range(-at % SECTOR, length, SECTOR)
-            for start in list(sectors)[: None if every else _FEW]:
+            for start in sectors if every else _some(sectors):
                 if start > 0 and start + SECTOR < length:
                     ranges = (0, start), (start + SECTOR, length)
                     yield Part(f"a sector of zeros at {start}", ranges, length)
@@ -192,10 +192,16 @@ def _cuts(at: int, data: bytes, *, every: bool) -> list[int]:
     """Where a write may be cut: anywhere, between records, between sectors."""
     length = len(data)
     records = [number + 1 for number, byte in enumerate(data) if byte == ord("\n")]
-    sectors = list(range(-at % SECTOR, length, SECTOR))
-    most = None if every else _FEW
-    wanted = {1, length // 2, length - 1, *records[:most], *sectors[:most]}
+    boundaries = records, range(-at % SECTOR, length, SECTOR)
+    wanted = {1, length // 2, length - 1}
+    for numbers in boundaries:
+        wanted.update(numbers if every else _some(numbers))
     return sorted(wanted & set(range(1, length)))
+
+
+def _some(numbers: Sequence[int]) -> Sequence[int]:
+    """A few of them, from everywhere."""
+    return numbers[:: -(-len(numbers) // _FEW) or 1]
 
 
 def _coarse(event: Event) -> list[Part]:

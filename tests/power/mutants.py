@@ -20,7 +20,7 @@ MUTANTS = {
     ),
     "published before the data is synced": Mutant(
         _APPEND,
-        {"if self.durable:…": "self._publish(fd, header, stop, data[-_MARK:])\n{line}"},
+        {"if self.durable:…": "self._publish(fd, header, stop, data[-MARK:])\n{line}"},
         "append-many",
         "power",
     ),
@@ -101,6 +101,22 @@ MUTANTS = {
     ),
     "folder of torn bytes not synced": Mutant(
         "cosession.files:put_aside", {"if is_new": "if False"}, "append-many", "power", _AGAIN
+    ),
+    "torn bytes back after the announcement is gone": Mutant(
+        "cosession.replacing:FileReplacer._cut_back",
+        {"_platform.sync_data(fd…": "pass"},
+        "append-many",
+        "power",
+        _AGAIN,
+    ),
+    "failed append back after the announcement is gone": Mutant(
+        "cosession.replacing:FileReplacer._cut_back",
+        {"_platform.sync_data(fd…": "pass"},
+        "full-disk",
+        "power",
+    ),
+    "splice published before its name is on the disk": Mutant(
+        _EXCHANGE, {"if not announce:": "if False:"}, "large", "power", _AGAIN
     ),
     # ---- reading ----------------------------------------------------------------------------
     "reader waits for a writer of an earlier boot": Mutant(

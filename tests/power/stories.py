@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from cosession import BlockingSession, Message
+from cosession import BlockingSession, Message, StorageFull
 from cosession._base import Durability
 from crash.operations import (
     FOREIGN_LINE,
@@ -127,6 +128,26 @@ def _clear(session: BlockingSession[Message]) -> None:
     session.clear()
 
 
+def _on_a_full_disk(cast: Cast) -> None:
+    """An append of which a part gets there before the disk is full; it is taken back."""
+    write, left = os.write, [100]
+
+    def short(fd: int, data: bytes) -> int:
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(fd, bytes(data)[: left.pop()])
+
+    cast.own.refresh()
+    os.write = short  # type: ignore[assignment]
+    try:
+        OPERATIONS["append-many"].act(cast.own)
+    except StorageFull:
+        return
+    finally:
+        os.write = write
+    raise AssertionError("there was room")
+
+
 def _turn(session: BlockingSession[Message]) -> None:
     with session.turn("answering") as turn:
         turn.append(message("A turn's only record."))
@@ -161,6 +182,11 @@ STORIES = {
         Story("no-links", conversation, (own(OPERATIONS["revert"].act),), links=False),
         Story("large", conversation, (_large("A page. "), _several("Small"))),
         Story("crowd", conversation, (own(_crowd),)),
+        Story(
+            "full-disk",
+            conversation,
+            (Act(_on_a_full_disk, acknowledged=False), _one("There is room again.")),
+        ),
         Story("turn", conversation, (own(_turn), _one("Behind it."))),
         Story("appends", conversation, (_one("One."), _several("Several"), _one("Another."))),
         Story("clears", conversation, (own(_clear), _one("Between."), own(_clear))),
