@@ -198,7 +198,13 @@ NEW = {"append one": 1, "append three": 3, "transaction": 1}
 
 
 @pytest.mark.parametrize("what", MIDDLE)
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.deep] if name in ("clear", "compact") else [])
+        for name in OPERATIONS  # in this, those two are a revert like any other
+    ],
+)
 def test_somebody_else_comes_in_before_any_call(tmp_path: Path, name: str, what: str) -> None:
     """At any call of an operation a foreign change comes in: memory is the file afterwards.
 

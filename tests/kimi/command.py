@@ -302,6 +302,7 @@ def test_four_terminals_without(home: Home) -> None:
     assert repeated(ids) > 0
 
 
+@pytest.mark.deep
 def test_d_mail(home: Home) -> None:
     """The command reverts to a checkpoint, keeps the old file, and goes on from there."""
     message = {"message": "skip that", "checkpoint_id": 1}

@@ -68,6 +68,7 @@ def test_four_terminals(context: Any, path: Path) -> None:
     assert max(len(end["history"]) for end in ends) == len(whole)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("job", ["turn", "answer"])
 def test_turns(job: str, path: Path) -> None:
     """What four processes write in turns is in one piece each; without turns it isn't."""
