@@ -210,7 +210,7 @@ class History(Sequence[T_co], Generic[T_co]):
         return f"<{self._length} messages>"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class State:
     """A session at one position of one generation."""
 
@@ -247,6 +247,28 @@ class State:
                     marks.append(Mark(offset, len(line), record, len(log.lines)))
             offset += len(line) + 1
         return self._extended(offset, log, marks)
+
+    def with_line(self, line: bytes) -> State:
+        """The same as `fold`, for one line; cheap if that is a plain message."""
+        text, log = line[:-1], self.log
+        if (
+            not is_plain(text)
+            or len(log.lines) != self.message_count
+            or len(self._marks) != self.mark_count
+        ):
+            return self.fold(line)
+        log.add(self.position, text)
+        return State(
+            self.position + len(line),
+            self.message_count + 1,
+            self.mark_count,
+            self.system_prompt,
+            self.token_count,
+            self.messages_at_usage,
+            self.next_checkpoint,
+            log,
+            self._marks,
+        )
 
     def truncated(self, position: int) -> State:
         """The state that this one's first `position` bytes fold to; a line must end there."""
