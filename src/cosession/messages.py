@@ -2,17 +2,20 @@
 
 Everything that is written can be read back: text with lone surrogates, which real tool output
 contains and pydantic refuses, goes through the standard library's `json` as escapes instead.
+What is plainly data of the default type's shape is written as it is; anything else is validated,
+and read back before it is taken.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
+from types import NoneType
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from .codec import Broken, InvalidLine, MessageLine, classify, is_plain, parse
 from .errors import InvalidMessage
@@ -55,6 +58,64 @@ class Message(BaseModel):
     tool_call_id: Text | None = None
 
 
+_SHAPE: dict[str, tuple[type, ...]] = {
+    "role": (str,),
+    "content": (str, list, NoneType),
+    "name": (str, NoneType),
+    "tool_calls": (list, NoneType),
+    "tool_call_id": (str, NoneType),
+}
+"""What `Message` accepts, for `_plain_data`."""
+
+_ATOMS = frozenset({str, bool, NoneType})
+_LARGE = 1 << 63
+_DEEP = 32
+
+
+def _plain_data(message: object) -> dict[str, Any] | None:
+    """What a message of the default type is written as, if a look at it proves that it is one.
+
+    Then it needs neither be validated nor read back; `None` says nothing about the message.
+    """
+    if type(message) is Message:
+        given = message.__pydantic_fields_set__
+        data = {name: value for name, value in message.__dict__.items() if name in given}
+        data |= message.__pydantic_extra__ or {}
+    elif type(message) is dict:
+        data = message
+    else:
+        return None
+    for name, value in data.items():
+        kinds = _SHAPE.get(name)
+        if type(name) is not str or (kinds and type(value) not in kinds):
+            return None
+    # With the role in front and in plain letters it is seen to be a message without being parsed.
+    if next(iter(data), "") != "role" or data["role"].startswith("_"):
+        return None
+    return data if _reads_back(data.values(), _DEEP) else None
+
+
+def _reads_back(values: Iterable[Any], depth: int) -> bool:
+    """Whether these are nothing but data that every JSON parser reads as it was written.
+
+    Neither NaN, nor numbers of thousands of digits, nor what is nested deeply, nor objects.
+    """
+    for value in values:
+        kind = type(value)
+        if kind in _ATOMS:
+            continue
+        if kind is dict or kind is list:
+            inner = value.values() if kind is dict else value
+            if not depth or not _reads_back(inner, depth - 1):
+                return False
+        elif kind is int:
+            if not -_LARGE < value < _LARGE:
+                return False
+        elif kind is not float or not isfinite(value):
+            return False
+    return True
+
+
 class MessageCodec(Generic[T]):
     """Encodes and decodes one type of message."""
 
@@ -65,6 +126,7 @@ class MessageCodec(Generic[T]):
         ours = isinstance(message_type, type) and issubclass(message_type, Message)
         self._exclude = {"exclude_unset": True} if ours else {"exclude_none": True}
         self._class = message_type if isinstance(message_type, type) else None
+        self._is_default = message_type is Message
 
     def encode(self, message: object, index: int | None = None) -> bytes:
         """The message's line, newline included. `message` is an instance or plain data for one.
@@ -73,6 +135,11 @@ class MessageCodec(Generic[T]):
             InvalidMessage: It doesn't validate, can't be written as JSON (NaN, cycles, too deep),
                 or would not be read back as a message.
         """
+        if self._is_default and (data := _plain_data(message)) is not None:
+            try:
+                return to_json(data) + b"\n"
+            except PydanticSerializationError:
+                pass  # a lone surrogate
         try:
             valid = self._validated(message)
             line = self._dump(valid)
