@@ -392,7 +392,11 @@ class BlockingSession(SessionBase[T], Generic[T]):
         operation = Operation(request, once=tries_once(timeout))
         try:
             queue.add(operation)
-            if not queue.try_pass() or not operation.settled:
+            queue.try_pass()
+            for pause in queue.short_pauses(operation, timeout):
+                time.sleep(pause)
+                queue.try_pass()
+            if not operation.settled:
                 self._wait(queue, operation, timeout)
         except BaseException:
             # Ctrl-C. What waits is withdrawn; what is being committed is settled in a moment.

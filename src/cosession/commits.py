@@ -15,10 +15,11 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import isnan
 from typing import Any, TypeVar
 
@@ -33,6 +34,11 @@ T = TypeVar("T")
 
 _TIME_TO_WAKE = 0.02
 """Seconds."""
+
+_PAUSES = 0.0005, 0.001, 0.002, 0.004
+"""Seconds, at most, after which a caller tries again himself. A terminal at work keeps the lock for
+some 20 µs at a time, and a thread that sleeps in the kernel would wake at the end of each.
+"""
 
 _QUICK, _CAUTION = 0.005, 1.0
 """Seconds: a commit on an event loop's thread that took longer than the first (a network folder, a
@@ -196,7 +202,7 @@ class CommitQueue:
     def _pass_quickly(self) -> bool:
         began = time.monotonic()
         try:
-            if not self.store.lock.try_acquire():
+            if not self.store.lock.try_shortly():
                 self._is_refused()
                 return False
         except (CosessionError, OSError):
@@ -217,6 +223,15 @@ class CommitQueue:
         if self._waiting or self._passer or trace.sink is not None:
             return None
         return self._exclusively(self.store.append_now, lines)
+
+    def short_pauses(self, operation: Operation, timeout: float | None = None) -> Iterator[float]:
+        """Seconds to sleep before the next try, as long as another process is just at work."""
+        if operation.once or (timeout is not None and timeout < sum(_PAUSES)):
+            return
+        for pause in _PAUSES:
+            if operation.settled or not self.store.lock.refused:
+                return
+            yield random.uniform(0.3, 1) * pause
 
     def try_settle(self) -> bool:
         """Heal and fold in everything, if neither another thread nor process is at it."""
@@ -292,7 +307,7 @@ class CommitQueue:
 
     def _pass_now(self) -> bool:
         with translated(self.store.lock.path, "take the lock"):
-            if not self.store.lock.try_acquire():
+            if not self.store.lock.try_shortly():
                 self._is_refused()
                 return False
         self._commit()

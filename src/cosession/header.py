@@ -29,10 +29,12 @@ _CARD_SIZE = SPANS_AT - CARD_AT
 
 _MAGIC = b"cosessn1"
 _LAYOUT = struct.Struct("<8s QQQQQQ II 16s BxxxQ II QQ QQ")
+_KIND_AT = struct.calcsize("<8s QQQQQQ II 16s")
 _SPAN = struct.Struct("<II")
 _CRC = struct.Struct("<I")
 _PADDING = bytes(HEADER_SIZE - _LAYOUT.size - _CRC.size)
 _NO_INTENT, _APPENDING, _REPLACING = 0, 1, 2
+_APPENDING_BYTE = bytes([_APPENDING])
 MASK = (1 << 64) - 1
 """Of devices and inodes, which are longer on some systems, 64 bits are compared."""
 
@@ -188,6 +190,11 @@ def _pack(
 def pack_spans(intent: Appending) -> bytes:
     """The table of announced records, to be written at `SPANS_AT`."""
     return b"".join([_SPAN.pack(span.length, span.checksum) for span in intent.spans])
+
+
+def announces_append(head: bytes) -> bool:
+    """Whether these bytes, if they are a header, announce an append."""
+    return head[_KIND_AT : _KIND_AT + 1] == _APPENDING_BYTE
 
 
 def spans_size(head: bytes) -> int:

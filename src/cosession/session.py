@@ -621,6 +621,9 @@ class Session(SessionBase[T], Generic[T]):
         self._stays_until = time.monotonic() + _STAY
         if self._inline and not operation.settled:
             queue.try_quick_pass()
+            for pause in queue.short_pauses(operation):
+                await asyncio.sleep(pause)
+                queue.try_quick_pass()
         if operation.settled:
             return
         settlement = self._settlement(queue, operation)
