@@ -53,7 +53,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-_STAY = 0.001
+_STAY = 0.002
 """Seconds for which a coroutine that only appends keeps the event loop to itself."""
 
 
@@ -112,7 +112,7 @@ class Session(SessionBase[T], Generic[T]):
         """
         super().__init__(path, **options)
         self._options["inline"] = inline
-        self._inline = inline
+        self._inline = inline and not self._store.durable
         self._lock = asyncio.Lock()
         self._line = asyncio.Lock()
         """Held by the coroutine that waits for another terminal's turn."""
@@ -616,10 +616,10 @@ class Session(SessionBase[T], Generic[T]):
 
     async def _lead(self, queue: CommitQueue, operation: Operation) -> None:
         """Have a pass run, and stay until the operation is settled, or withdrawn."""
-        await asyncio.sleep(0)  # the others that are ready queue up, and go out with this one
-        self._crowded = queue.waiting > 1
-        self._stays_until = time.monotonic() + _STAY
-        if self._inline and not operation.settled:
+        if self._inline:
+            await asyncio.sleep(0)  # the others that are ready queue up, and go out with this one
+            self._crowded = queue.waiting > 1
+            self._stays_until = time.monotonic() + _STAY
             queue.try_quick_pass()
             for pause in queue.short_pauses(operation):
                 await asyncio.sleep(pause)
