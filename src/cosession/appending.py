@@ -48,8 +48,8 @@ class FileAppender(FileHealer):
         try:
             if not self._mutex.acquire(blocking=False):
                 return None
+            data = b"".join(lines)
             try:
-                data = b"".join(lines)
                 if len(data) > QUICK or not self._try_lock():
                     return None
                 if (header := self._quick_look()) is None:
@@ -57,7 +57,7 @@ class FileAppender(FileHealer):
                 header, _ = self._append(self._fd, header, lines, data, "append")
             finally:
                 self.lock.release()
-            self._take_over(header, lines)
+            self._take_over(header.committed, lines)
             return Revision(header.generation, header.committed)
         except OSError as error:
             raise files.ours(error, self.path, "append") from error
@@ -95,13 +95,15 @@ class FileAppender(FileHealer):
             return None
         return header if 0 <= header.committed - view.state.position <= QUICK else None
 
-    def _take_over(self, header: Header, lines: Sequence[bytes]) -> None:
-        """Fold in what others wrote up to our lines, and these, which nobody will change any more.
+    def _take_over(self, stop: int, lines: Sequence[bytes]) -> None:
+        """Fold in what others wrote up to our lines, and these, which end at `stop`.
+
+        Nobody will change them any more.
 
         So the lock needn't be held. If this fails, the state stays behind, and the next look
         catches up.
         """
-        view, state, stop = self._view, self._view.state, header.committed
+        view, state = self._view, self._view.state
         if state.position + sum(map(len, lines)) == stop:
             for line in lines:
                 state = state.with_line(line)
@@ -169,9 +171,12 @@ class FileAppender(FileHealer):
                 if all_in and isinstance(error, OSError):
                     raise Unsettled(self.path, "append", error.errno) from error
                 raise error from worse
-            if not undone and landed is not None:
+            published = None if undone else self.lock.read()
+            if published is not None and landed is not None:
                 landed(shift)
-            raise
+            if published is None or not isinstance(error, Exception):
+                raise
+            return published, shift  # all that failed came behind the bytes that count
         return header, shift
 
     def _place(self, fd: int, start: int, size: int, data: bytes) -> int:

@@ -163,7 +163,7 @@ class Store(FileAppender):
             return [results.get(number, error) for number in range(len(appends))]
         if self.lock.traced is None:
             self.lock.release()
-        self._take_over(header, lines)
+        self._take_over(header.committed, lines)
         return [results[number] for number in range(len(appends))]
 
     def _commit_all(
