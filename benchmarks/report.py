@@ -1,0 +1,195 @@
+"""The tables, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from contenders.base import Contender
+from results import Outcome, Outcomes, Standing, ratio
+from workloads.base import Column, Goal, Question, Workload
+
+OWN, BLOCKING = "cosession", "cosession-blocking"
+FAMILIAR = "kimi"
+"""The program that cosession is first of all for: it has a column of its own."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that was measured in one run."""
+
+    workloads: list[Workload]
+    outcomes: Mapping[str, Outcomes]
+    contenders: Mapping[str, type[Contender]]
+
+    # ---- one line for each question -----------------------------------------------------------
+
+    def summary(self) -> str:
+        """What is asked for, and what cosession reaches."""
+        rows = [["workload", "limit", "best correct peer", "kimi-cli", "cosession", "goal", ""]]
+        for standing, question in self._standings(OWN):
+            goals = [self.verdict(goal, standing) for goal in question.goals]
+            rows.append([
+                question.title,
+                self._figure(standing, standing.limit()),
+                self._best(standing),
+                self._figure(standing, FAMILIAR),
+                self._figure(standing, OWN),
+                "; ".join(text for text, _ in goals),
+                mark_of([met for _, met in goals]),
+            ])
+        return table(rows, left=(0, 2, 5))
+
+    def blocking_summary(self) -> str:
+        """The same for appends that block their thread, which only some programs can use."""
+        rows = [["workload", "limit", "best correct peer", "BlockingSession", "× the peer"]]
+        for standing, question in self._standings(BLOCKING):
+            if standing.workload.like_for_like:
+                rows.append([
+                    question.title,
+                    self._figure(standing, standing.limit()),
+                    self._best(standing),
+                    self._figure(standing, BLOCKING),
+                    self._times(standing),
+                ])
+        return table(rows, left=(0, 2)) if len(rows) > 1 else ""
+
+    def _standings(self, own: str) -> Iterator[tuple[Standing, Question]]:
+        """Each question, with the contenders of its workload, if `own` is one of them."""
+        for workload in self.workloads:
+            outcomes = self.outcomes.get(workload.name, {})
+            for question in workload.questions:
+                if own in outcomes:
+                    yield (
+                        Standing(
+                            own, workload, outcomes, self.contenders,
+                            question.column, question.more_is_better,
+                        ),
+                        question,
+                    )  # fmt: skip
+
+    def _figure(self, standing: Standing, name: str | None) -> str:
+        outcome = standing.outcomes.get(name) if name else None
+        if name is None or outcome is None:
+            return "–"
+        contender = self.contenders[name]
+        text = with_unit(outcome, standing.column)
+        if not outcome.audit.clean:
+            return f"{text} ({outcome.audit})"
+        unsafe = standing.workload.shared and not contender.shares and not contender.bare
+        return f"{text}, no lock" if unsafe else text
+
+    def _best(self, standing: Standing) -> str:
+        peer = standing.best_peer()
+        return f"{self.contenders[peer].title} {self._figure(standing, peer)}" if peer else "none"
+
+    def _times(self, standing: Standing) -> str:
+        mine, peer = standing.outcomes[standing.own], standing.best_peer()
+        times = ratio(mine, standing.outcomes[peer], standing.column.figure) if peer else None
+        return f"{times:.2g}" if times else "–"
+
+    def verdict(self, goal: Goal, standing: Standing) -> tuple[str, bool | None]:
+        """A goal with what was reached, and whether that is enough; `None` if nobody knows."""
+        workload = standing.workload
+        column = next((c for c in workload.columns if c.figure == goal.figure), standing.column)
+        mine = standing.outcomes[standing.own]
+        value = mine.median(goal.figure)
+        if not goal.of:
+            name = "" if column == standing.column else f"{column.title} "
+            text = f"{name}{goal.relation} {goal.bound:g} {column.unit}".rstrip()
+            if value is None:
+                return text, None
+            reached = "" if column == standing.column else f": {number(value, column.digits)}"
+            return text + reached, goal.is_met(value)
+        text = f"{goal.relation} {goal.bound:g} × the {goal.of}"
+        if goal.plus:
+            text = f"{goal.relation} the {goal.of} + {goal.plus:g} {column.unit}"
+        other = standing.best_peer() if goal.of == "best peer" else standing.limit()
+        if value is None or other is None:
+            return text, None
+        if goal.plus:
+            bound = standing.outcomes[other].median(goal.figure)
+            return text, bound is not None and value <= bound + goal.plus
+        times = ratio(mine, standing.outcomes[other], goal.figure)
+        if times is None:
+            return text, None
+        return f"{text}: {times:.2g} ×" if times < 10 else f"{text}: {times:.0f} ×", goal.is_met(times)
+
+    # ---- one table for each workload ----------------------------------------------------------
+
+    def details(self) -> str:
+        """Everybody's figures in every workload."""
+        parts = []
+        for workload in self.workloads:
+            if self.outcomes.get(workload.name):
+                parts.append(f"### {workload.title}\n\n{workload.text}\n\n{self._detail(workload)}")
+        return "\n".join(parts)
+
+    def _detail(self, workload: Workload) -> str:
+        columns = workload.columns
+        titles = [", ".join(filter(None, (column.title, column.unit))) for column in columns]
+        rows = [["", *titles, "rounds", "check"]]
+        for name, outcome in self.outcomes[workload.name].items():
+            contender = self.contenders[name]
+            figures = [spread(outcome, column) for column in columns]
+            check = self._remarks(workload, contender, outcome)
+            title = f"**{contender.title}**" if contender.ours else contender.title
+            rows.append([title, *figures, str(len(outcome.samples)), check])
+        return table(rows, left=(0, len(rows[0]) - 1))
+
+    def _remarks(self, workload: Workload, contender: type[Contender], outcome: Outcome) -> str:
+        remarks = []
+        if outcome.checked:
+            remarks.append(str(outcome.audit) or "all there")
+        if workload.shared and not contender.shares and not contender.bare:
+            remarks.append("takes no lock")
+        if contender.blocks and not workload.shared and not contender.bare:
+            remarks.append("blocks the event loop")
+        remarks += filter(None, (contender.remark, outcome.complaint, outcome.error))
+        return "; ".join(remarks)
+
+def number(value: float, digits: int) -> str:
+    """A figure with thousands set apart."""
+    return f"{value:,.{digits}f}"
+
+
+def with_unit(outcome: Outcome, column: Column) -> str:
+    """The middle of the rounds, with its unit."""
+    value = outcome.median(column.figure)
+    if value is None:
+        return "–"
+    return f"{number(value, column.digits)} {column.unit}".replace(" per second", "/s")
+
+
+def spread(outcome: Outcome, column: Column) -> str:
+    """The middle of the rounds, the least and the most."""
+    values = outcome.values(column.figure)
+    if not values:
+        return "–"
+    middle, least, most = (
+        number(value or 0, column.digits)
+        for value in (outcome.median(column.figure), min(values), max(values))
+    )
+    return middle if len(values) == 1 else f"{middle} ({least}–{most})"
+
+
+def mark_of(verdicts: list[bool | None]) -> str:
+    """One word about several goals."""
+    if not verdicts or None in verdicts:
+        return ""
+    return "met" if all(verdicts) else "not met"
+
+
+def table(rows: list[list[str]], left: tuple[int, ...]) -> str:
+    """A Markdown table whose columns are aligned in the source as well."""
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if at in left else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    dashes = ["-" * (w + 2) if at in left else "-" * (w + 1) + ":" for at, w in enumerate(widths)]
+    lines.insert(1, "|" + "|".join(dashes) + "|")
+    return "\n".join(lines) + "\n"
