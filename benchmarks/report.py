@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from contenders.base import Contender
 from results import Outcome, Outcomes, Standing, ratio
+from workloads.appending import RATE
 from workloads.base import Column, Goal, Question, Workload
+from workloads.growing import COST
+from workloads.opening import SECONDS
 
 OWN, BLOCKING = "cosession", "cosession-blocking"
 FAMILIAR = "kimi"
 """The program that cosession is first of all for: it has a column of its own."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Workloads that differ in size only."""
+
+    name: str
+    title: str
+    row: str
+    """What the columns of the table are."""
+    column: Column
+    label: Callable[[float], str]
+
+
+def bytes_of(size: float) -> str:
+    """A size as people write it."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:g} {unit}"
+    return f"{size:g} bytes"
+
+
+SERIES = (
+    Series(
+        "processes", "Several processes, os", "messages per second, by processes", RATE,
+        "{:g}".format,
+    ),
+    Series("open", "Opening, by size", "seconds until the history is usable", SECONDS, bytes_of),
+    Series(
+        "grown", "The cost of an append, by what is there already", "p50, ms", COST, bytes_of
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -121,9 +156,31 @@ class Report:
         """Everybody's figures in every workload."""
         parts = []
         for workload in self.workloads:
-            if self.outcomes.get(workload.name):
+            if workload.questions and self.outcomes.get(workload.name):
                 parts.append(f"### {workload.title}\n\n{workload.text}\n\n{self._detail(workload)}")
+        parts += [self._series(series) for series in SERIES if self.members(series)]
         return "\n".join(parts)
+
+    def members(self, series: Series) -> list[Workload]:
+        """The workloads of a series that have been measured, by their size."""
+        members = [
+            workload
+            for workload in self.workloads
+            if workload.series == series.name and self.outcomes.get(workload.name)
+        ]
+        return sorted(members, key=lambda workload: workload.at)
+
+    def _series(self, series: Series) -> str:
+        """Who is how good at which size."""
+        members = self.members(series)
+        rows = [[series.row, *(series.label(workload.at) for workload in members)]]
+        for name, contender in self.contenders.items():
+            outcomes = [self.outcomes[workload.name].get(name) for workload in members]
+            figures = [outcome.median(series.column.figure) if outcome else None for outcome in outcomes]
+            if any(figures):
+                cells = ["–" if f is None else number(f, series.column.digits) for f in figures]
+                rows.append([titled(contender), *cells])
+        return f"### {series.title}\n\n{members[-1].text}\n\n{table(rows, left=(0,))}"
 
     def _detail(self, workload: Workload) -> str:
         columns = workload.columns
@@ -133,8 +190,7 @@ class Report:
             contender = self.contenders[name]
             figures = [spread(outcome, column) for column in columns]
             check = self._remarks(workload, contender, outcome)
-            title = f"**{contender.title}**" if contender.ours else contender.title
-            rows.append([title, *figures, str(len(outcome.samples)), check])
+            rows.append([titled(contender), *figures, str(len(outcome.samples)), check])
         return table(rows, left=(0, len(rows[0]) - 1))
 
     def _remarks(self, workload: Workload, contender: type[Contender], outcome: Outcome) -> str:
@@ -143,10 +199,15 @@ class Report:
             remarks.append(str(outcome.audit) or "all there")
         if workload.shared and not contender.shares and not contender.bare:
             remarks.append("takes no lock")
-        if contender.blocks and not workload.shared and not contender.bare:
+        if contender.blocks and workload.like_for_like and not contender.bare:
             remarks.append("blocks the event loop")
         remarks += filter(None, (contender.remark, outcome.complaint, outcome.error))
         return "; ".join(remarks)
+
+def titled(contender: type[Contender]) -> str:
+    """The contender's title, by which ours are found at once."""
+    return f"**{contender.title}**" if contender.ours else contender.title
+
 
 def number(value: float, digits: int) -> str:
     """A figure with thousands set apart."""

@@ -22,6 +22,8 @@ class Outcome:
     samples: list[Sample] = field(default_factory=list)
     error: str = ""
     """Why there are no more of them."""
+    slowest: float = 0.0
+    """Seconds that a round took at most, with all that belongs to it."""
 
     def median(self, figure: str) -> float | None:
         """The middle of the rounds; `None` if there is no such figure."""

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import environment
+import page
 from contenders import CONTENDERS, HIDDEN
 from measure import Failed, Team
 from place import Place
@@ -31,6 +32,10 @@ from report import Report
 from results import Outcome, Outcomes
 from workloads import workloads
 from workloads.base import QUICK, Effort, Stage, Workload
+
+
+SLOW = 10.0
+"""Who takes more seconds than that for a round has had its last one."""
 
 
 def main() -> int:
@@ -54,6 +59,12 @@ def main() -> int:
         report = Report(chosen, measure(chosen, given.contenders, given.folder), CONTENDERS)
     if given.json:
         save(given.json, report, place)
+    if given.plots:
+        from plots import draw
+
+        draw(report, given.plots)
+    if given.write:
+        page.write(report, place)
     print("", *place.lines(), "", report.summary(), report.blocking_summary(), sep="\n")
     print(report.details())
     return 0
@@ -77,6 +88,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=Path(), help="where the files are made")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to a file")
     parser.add_argument("--load", type=Path, metavar="FILE", help="measure nothing, read such a file")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw there what can be drawn")
+    parser.add_argument("--write", action="store_true", help="make docs/benchmarks.md anew")
     parser.add_argument("--here", action="store_true", help="use this Python, whatever is installed")
     return parser.parse_args()
 
@@ -114,13 +127,14 @@ def in_rounds(workload: Workload, teams: dict[str, Team], scratch: Path) -> Outc
                 attempt(workload, stages[name], outcomes[name], measures=False)
         for number in range(workload.rounds):
             for name in turned(list(stages), number):
-                if not outcomes[name].error:
+                if not outcomes[name].error and outcomes[name].slowest < SLOW:
                     attempt(workload, stages[name], outcomes[name])
     return outcomes
 
 
 def attempt(workload: Workload, stage: Stage, outcome: Outcome, *, measures: bool = True) -> None:
     """Prepare or measure; if it fails, that is noted."""
+    began = time.monotonic()
     try:
         if measures:
             with stage.round() as fresh:
@@ -130,6 +144,8 @@ def attempt(workload: Workload, stage: Stage, outcome: Outcome, *, measures: boo
     except (Failed, AssertionError, OSError) as error:
         outcome.error = str(error) or repr(error)
         stage.team.dismiss()
+    if measures:
+        outcome.slowest = max(outcome.slowest, time.monotonic() - began)
 
 
 def turned(names: Sequence[str], number: int) -> list[str]:

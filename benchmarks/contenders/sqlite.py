@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -99,7 +100,17 @@ class Sqlite(Database, Blocking):
 
 
 class SqliteInThreads(InThreads, Sqlite):
+    """One connection, which one thread at a time may use."""
+
     title = "sqlite3, WAL, in threads"
+
+    async def open(self) -> None:
+        await super().open()
+        self.lock = threading.Lock()
+
+    def append_now(self, message: Message) -> None:
+        with self.lock:
+            super().append_now(message)
 
 
 class AioSqlite(Database):

@@ -23,6 +23,7 @@ class Appending(Workload):
     """Processes append to one file for some time, each message awaited before the next."""
 
     like_for_like = True
+    axis = "processes"
 
     def __init__(
         self,
@@ -37,12 +38,14 @@ class Appending(Workload):
         goals: tuple[Goal, ...] | None = None,
         rounds: int | None = None,
         seconds: float | None = None,
-        shared: bool = False,
+        in_series: bool = False,
     ) -> None:
         self.name, self.title = name, title
         self.durability = durability
         self.processes, self.coroutines, self.size = processes, coroutines, size
-        self.shared = shared or processes > 1
+        self.shared = processes > 1
+        if in_series:
+            self.series, self.at = "processes", processes
         self.rounds = rounds or effort.rounds
         self.seconds = seconds or effort.seconds
         main = RATE if size == SIZE else VOLUME
@@ -107,7 +110,7 @@ def appending(effort: Effort) -> list[Appending]:
             goals=(Goal("rate", "≥", 6, peer),),
         ),
         Appending(
-            effort, "sequential-disk", "the same, disk", "disk",
+            effort, "sequential-disk", "one process, one append after the other, disk", "disk",
             goals=(Goal("rate", "≥", 1.2, peer),),
         ),
         Appending(
@@ -115,7 +118,7 @@ def appending(effort: Effort) -> list[Appending]:
             goals=(Goal("rate", "≥", 6, peer),),
         ),
         Appending(
-            effort, "coroutines-disk", "the same, disk", "disk", coroutines=50,
+            effort, "coroutines-disk", "50 coroutines, disk", "disk", coroutines=50,
             goals=(Goal("rate", "≥", 15, peer),),
         ),
         Appending(
@@ -123,7 +126,7 @@ def appending(effort: Effort) -> list[Appending]:
             goals=(
                 Goal("rate", "≥", 3, peer), Goal("p99", "≤", 5), Goal("fairness", "≥", 0.5),
             ),
-            seconds=2 * effort.seconds,
+            seconds=2 * effort.seconds, in_series=True,
         ),
         Appending(
             effort, "processes-disk", f"{of_many}, disk", "disk", processes=many,
@@ -142,7 +145,7 @@ def scaling(effort: Effort) -> list[Appending]:
     return [
         Appending(
             effort, f"scaling-{count}", f"{count} processes, os" if count > 1 else "1 process, os",
-            "os", processes=count, rounds=min(effort.rounds, 3), shared=True,
+            "os", processes=count, rounds=min(effort.rounds, 2), in_series=True,
         )
         for count in (1, 2, 4)
         if count < effort.processes

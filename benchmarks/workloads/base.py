@@ -26,19 +26,21 @@ class Effort:
     processes: int = 8
     large_file: int = 100_000_000
     """Bytes of the session that is opened."""
+    smaller_files: tuple[int, ...] = (1_000_000, 10_000_000)
     times: int = 20
     """How often it is waited for a lock in each round."""
-    largest_session: int = 1_000_000_000
-    """Bytes of the largest session that is appended to."""
+    grown: tuple[int, ...] = tuple(10**exponent for exponent in range(3, 10))
+    """Bytes of the sessions that are appended to."""
 
 
 QUICK = Effort(
     rounds=2,
-    seconds=0.1,
+    seconds=0.05,
     processes=4,
-    large_file=5_000_000,
-    times=4,
-    largest_session=1_000_000,
+    large_file=2_000_000,
+    smaller_files=(1_000_000,),
+    times=3,
+    grown=(1_000, 1_000_000),
 )
 
 
@@ -141,6 +143,12 @@ class Workload:
     like_for_like: bool = False
     """Whether a call that blocks its thread can't be compared with one that is awaited."""
     rounds: int
+    series: str = ""
+    """Which workloads it is compared with that differ in size."""
+    at: float = 0
+    """Its place among them."""
+    axis: str = ""
+    """What `at` is."""
 
     def enters(self, contender: type[Contender]) -> bool:
         """Whether the contender can do it."""

@@ -21,11 +21,13 @@ class Growing(Workload):
     columns = (COST, Column("p99", "p99", "ms", 3))
     times = 300
     rounds = 1
+    series = "grown"
+    axis = "size of the session"
 
     def __init__(self, size: int) -> None:
         self.name = f"grown-{size}"
         self.title = f"an append to a session of {size / 1e6:g} MB, os"
-        self.size = size
+        self.size = self.at = size
 
     def enters(self, contender: type[Contender]) -> bool:
         """Those who read the whole file for each message are let off where it takes minutes."""
@@ -35,7 +37,7 @@ class Growing(Workload):
     def measure(self, stage: Stage) -> Sample:
         size = min(self.size, FILLING)
         stage.team.ask("fill", path=stage.path, count=self.size // size, size=size)
-        done = stage.team.ask_newcomer(
+        done = stage.team.ask(
             "grow", path=stage.path, durability="os", size=SIZE, times=self.times
         )
         histogram = Histogram(done["histogram"])
@@ -46,6 +48,5 @@ class Growing(Workload):
 
 
 def growing(effort: Effort) -> list[Growing]:
-    """From a kilobyte in steps of ten."""
-    sizes = [10**exponent for exponent in range(3, 10)]
-    return [Growing(size) for size in sizes if size <= effort.largest_session]
+    """From small to large."""
+    return [Growing(size) for size in effort.grown]

@@ -25,11 +25,13 @@ class Opening(Workload):
         "be had at once (the last and the middle one are); *all models* when each is an object "
         "whose type was checked. Memory is by how much the process has grown at most."
     )
+    axis = "size of the session"
     columns = (USABLE, MODELS, MEMORY, SECONDS)
 
     def __init__(self, effort: Effort, size: int, *, is_main: bool) -> None:
         megabytes = f"{size // 1_000_000} MB"
         self.name = "open" if is_main else f"open-{size // 1_000_000}"
+        self.series, self.at = "open", size
         self.title = f"open {megabytes}"
         self.count = size // SIZE
         self.rounds = min(effort.rounds, 3)
@@ -72,9 +74,6 @@ class Opening(Workload):
 
 
 def opening(effort: Effort) -> list[Workload]:
-    """The size of the table, and smaller ones for the plot."""
-    size = effort.large_file
-    return [
-        Opening(effort, size, is_main=True),
-        *(Opening(effort, part, is_main=False) for part in (size // 100, size // 10) if part > 999_999),
-    ]
+    """Smaller ones for the plot, and the size of the table."""
+    sizes = (*effort.smaller_files, effort.large_file)
+    return [Opening(effort, size, is_main=size == effort.large_file) for size in sizes]

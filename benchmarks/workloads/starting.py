@@ -33,7 +33,7 @@ class Starting(Workload):
     )
 
     def __init__(self, effort: Effort) -> None:
-        self.rounds = 2 * effort.rounds
+        self.rounds = effort.rounds
 
     def enters(self, contender: type[Contender]) -> bool:
         return contender.startup is not None and not contender.in_threads
