@@ -75,5 +75,3 @@ def new_python() -> str:
         if re.fullmatch(r"3\.1[2-4]\.\d+", folder.name)
     }
     return str(found[max(found)]) if found else ">=3.12"
-
-

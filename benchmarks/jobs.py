@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -124,9 +124,7 @@ async def append(
     }
 
 
-async def check(
-    contender: Kind, line: Line, *, path: str, writers: list[dict[str, Any]]
-) -> Any:
+async def check(contender: Kind, line: Line, *, path: str, writers: list[dict[str, Any]]) -> Any:
     """Compare what is in the file with what was acknowledged."""
     written = {log["writer"]: Written(log["count"], log["refused"], log["size"]) for log in writers}
     return asdict(audit(contender.stored(path), written))
@@ -193,9 +191,7 @@ def copy(template: str, path: str) -> None:
         shutil.copyfile(template, path)
 
 
-async def hold(
-    contender: Kind, line: Line, *, path: str, seconds: float, times: int
-) -> Any:
+async def hold(contender: Kind, line: Line, *, path: str, seconds: float, times: int) -> Any:
     """Keep others from appending for so long, so many times; when each time was over.
 
     It is told when to take the lock, and says when it has it.
@@ -279,7 +275,7 @@ async def grow(
     return {"histogram": Histogram.of(writer.durations).to_json(), "writers": [writer.report()]}
 
 
-JOBS: dict[str, Callable[..., Awaitable[Any]]] = {
+JOBS: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     job.__name__: job
     for job in (create, fill, append, check, have_history, revert, hold, append_beside, grow)
 }

@@ -46,8 +46,8 @@ class Audit:
 
     def __str__(self) -> str:
         names = {"disordered": "out of order"}
-        found = [f"{count} {names.get(name, name)}" for name, count in asdict(self).items() if count]
-        return ", ".join(found)
+        found = {names.get(name, name): count for name, count in asdict(self).items() if count}
+        return ", ".join(f"{count} {name}" for name, count in found.items())
 
     def __add__(self, other: Audit) -> Audit:
         mine, theirs = asdict(self), asdict(other)

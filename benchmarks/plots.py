@@ -67,7 +67,7 @@ def _draw_series(report: Report, series: Series, axis: str, path: Path) -> Path:
     with _axes(path, series.title, members[0].axis, axis) as axes:
         at = [workload.at for workload in members]
         _ticks(axes, at, [series.label(place) for place in at])
-        _lines(axes, report, points)
+        _lines(axes, report, points, shared=members[-1].shared)
     return path
 
 
@@ -81,19 +81,21 @@ def _draw_latencies(report: Report, path: Path) -> Path:
             return []
         return [(1 / (1 - share), histogram.quantile(share)) for share in SHARES]
 
-    with _axes(path, f"How long an append takes: {title}", "of 1000 appends, so many were as quick or quicker", "ms") as axes:
+    quicker = "of 1000 appends, so many took that long at most"
+    with _axes(path, f"How long an append takes: {title}", quicker, "ms for an append") as axes:
         shown = (0.5, 0.9, 0.99, 0.999)
         _ticks(axes, [1 / (1 - share) for share in shown], [f"{1000 * s:g}" for s in shown])
-        _lines(axes, report, points)
+        _lines(axes, report, points, shared=True)
     return path
 
 
-def _lines(axes: Any, report: Report, points_of: Callable[[str], Points]) -> None:
+def _lines(axes: Any, report: Report, points_of: Callable[[str], Points], *, shared: bool) -> None:
     for name, colour in COLOURS.items():
         points = points_of(name)
         if points:
             contender = report.contenders[name]
             style = ":" if contender.bare else "--" if contender.blocks else "-"
+            unsafe = shared and not contender.shares and not contender.bare
             axes.plot(
                 *zip(*points, strict=True),
                 style,
@@ -102,7 +104,7 @@ def _lines(axes: Any, report: Report, points_of: Callable[[str], Points]) -> Non
                 zorder=3 if contender.ours else 2,
                 marker="o",
                 markersize=5 if contender.ours else 3,
-                label=contender.title,
+                label=f"{contender.title} (no lock)" if unsafe else contender.title,
             )
     axes.legend(
         loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, labelcolor=GREY, fontsize=9
@@ -120,11 +122,11 @@ def _axes(path: Path, title: str, x: str, y: str) -> Iterator[Any]:
     import matplotlib as mpl
 
     mpl.use("svg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
     from matplotlib.ticker import FuncFormatter
 
-    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "cosession", "font.family": "sans-serif"}
-    figure, axes = pyplot.subplots(figsize=(9, 4.6))
+    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "cosession"}
+    figure, axes = plt.subplots(figsize=(9, 4.6))
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_title(title, color=GREY, fontsize=12, loc="left")
@@ -137,4 +139,4 @@ def _axes(path: Path, title: str, x: str, y: str) -> Iterator[Any]:
     for side in axes.spines.values():
         side.set_visible(False)
     figure.savefig(path, transparent=True, bbox_inches="tight", metadata={"Date": None})
-    pyplot.close(figure)
+    plt.close(figure)

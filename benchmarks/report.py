@@ -39,7 +39,7 @@ def bytes_of(size: float) -> str:
 
 SERIES = (
     Series(
-        "processes", "Several processes, os", "messages per second, by processes", RATE,
+        "processes", "Throughput, by the number of processes, os", "messages per second", RATE,
         "{:g}".format,
     ),
     Series("open", "Opening, by size", "seconds until the history is usable", SECONDS, bytes_of),
@@ -64,15 +64,17 @@ class Report:
         rows = [["workload", "limit", "best correct peer", "kimi-cli", "cosession", "goal", ""]]
         for standing, question in self._standings(OWN):
             goals = [self.verdict(goal, standing) for goal in question.goals]
-            rows.append([
-                question.title,
-                self._figure(standing, standing.limit()),
-                self._best(standing),
-                self._figure(standing, FAMILIAR),
-                self._figure(standing, OWN),
-                "; ".join(text for text, _ in goals),
-                mark_of([met for _, met in goals]),
-            ])
+            rows.append(
+                [
+                    question.title,
+                    self._figure(standing, standing.limit()),
+                    self._best(standing),
+                    self._figure(standing, FAMILIAR),
+                    self._figure(standing, OWN),
+                    "; ".join(f"{text} ✗" if met is False else text for text, met in goals),
+                    mark_of([met for _, met in goals]),
+                ]
+            )
         return table(rows, left=(0, 2, 5))
 
     def blocking_summary(self) -> str:
@@ -80,13 +82,15 @@ class Report:
         rows = [["workload", "limit", "best correct peer", "BlockingSession", "× the peer"]]
         for standing, question in self._standings(BLOCKING):
             if standing.workload.like_for_like:
-                rows.append([
-                    question.title,
-                    self._figure(standing, standing.limit()),
-                    self._best(standing),
-                    self._figure(standing, BLOCKING),
-                    self._times(standing),
-                ])
+                rows.append(
+                    [
+                        question.title,
+                        self._figure(standing, standing.limit()),
+                        self._best(standing),
+                        self._figure(standing, BLOCKING),
+                        self._times(standing),
+                    ]
+                )
         return table(rows, left=(0, 2)) if len(rows) > 1 else ""
 
     def _standings(self, own: str) -> Iterator[tuple[Standing, Question]]:
@@ -121,7 +125,7 @@ class Report:
     def _times(self, standing: Standing) -> str:
         mine, peer = standing.outcomes[standing.own], standing.best_peer()
         times = ratio(mine, standing.outcomes[peer], standing.column.figure) if peer else None
-        return f"{times:.2g}" if times else "–"
+        return number(times, 2) if times else "–"
 
     def verdict(self, goal: Goal, standing: Standing) -> tuple[str, bool | None]:
         """A goal with what was reached, and whether that is enough; `None` if nobody knows."""
@@ -148,7 +152,7 @@ class Report:
         times = ratio(mine, standing.outcomes[other], goal.figure)
         if times is None:
             return text, None
-        return f"{text}: {times:.2g} ×" if times < 10 else f"{text}: {times:.0f} ×", goal.is_met(times)
+        return f"{text}: {number(times, 2)} ×", goal.is_met(times)
 
     # ---- one table for each workload ----------------------------------------------------------
 
@@ -176,10 +180,9 @@ class Report:
         rows = [[series.row, *(series.label(workload.at) for workload in members)]]
         for name, contender in self.contenders.items():
             outcomes = [self.outcomes[workload.name].get(name) for workload in members]
-            figures = [outcome.median(series.column.figure) if outcome else None for outcome in outcomes]
-            if any(figures):
-                cells = ["–" if f is None else number(f, series.column.digits) for f in figures]
-                rows.append([titled(contender), *cells])
+            figures = [middle(outcome, series.column) if outcome else "–" for outcome in outcomes]
+            if set(figures) != {"–"}:
+                rows.append([titled(contender), *figures])
         return f"### {series.title}\n\n{members[-1].text}\n\n{table(rows, left=(0,))}"
 
     def _detail(self, workload: Workload) -> str:
@@ -204,6 +207,7 @@ class Report:
         remarks += filter(None, (contender.remark, outcome.complaint, outcome.error))
         return "; ".join(remarks)
 
+
 def titled(contender: type[Contender]) -> str:
     """The contender's title, by which ours are found at once."""
     return f"**{contender.title}**" if contender.ours else contender.title
@@ -214,12 +218,16 @@ def number(value: float, digits: int) -> str:
     return f"{value:,.{digits}f}"
 
 
+def middle(outcome: Outcome, column: Column) -> str:
+    """The middle of the rounds."""
+    value = outcome.median(column.figure)
+    return "–" if value is None else number(value, column.digits)
+
+
 def with_unit(outcome: Outcome, column: Column) -> str:
     """The middle of the rounds, with its unit."""
-    value = outcome.median(column.figure)
-    if value is None:
-        return "–"
-    return f"{number(value, column.digits)} {column.unit}".replace(" per second", "/s")
+    value = middle(outcome, column)
+    return "–" if value == "–" else f"{value} {column.unit}".replace(" per second", "/s")
 
 
 def spread(outcome: Outcome, column: Column) -> str:
@@ -227,11 +235,9 @@ def spread(outcome: Outcome, column: Column) -> str:
     values = outcome.values(column.figure)
     if not values:
         return "–"
-    middle, least, most = (
-        number(value or 0, column.digits)
-        for value in (outcome.median(column.figure), min(values), max(values))
-    )
-    return middle if len(values) == 1 else f"{middle} ({least}–{most})"
+    least, most = (number(value, column.digits) for value in (min(values), max(values)))
+    text = middle(outcome, column)
+    return text if len(values) == 1 else f"{text} ({least}–{most})"
 
 
 def mark_of(verdicts: list[bool | None]) -> str:

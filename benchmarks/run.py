@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -33,7 +34,6 @@ from results import Outcome, Outcomes
 from workloads import workloads
 from workloads.base import QUICK, Effort, Stage, Workload
 
-
 SLOW = 10.0
 """Who takes more seconds than that for a round has had its last one."""
 
@@ -49,6 +49,8 @@ def main() -> int:
         for workload in workloads(effort)
         if not given.only or workload.name.startswith(tuple(given.only))
     ]
+    if not chosen:
+        sys.exit(f"no such workload; of {', '.join(w.name for w in workloads(effort))}")
     if given.load:
         report, place = load(given.load, chosen)
     else:
@@ -79,19 +81,25 @@ def arguments() -> argparse.Namespace:
         "--only", action="append", metavar="WORKLOAD", help="those whose names begin so; repeatable"
     )
     parser.add_argument(
-        "--contenders",
-        type=lambda text: text.split(","),
-        default=shown,
-        metavar="NAME,…",
+        "--contenders", type=names_of_contenders, default=shown, metavar="NAME,…",
         help=f"these only; of {', '.join(shown)}",
-    )
+    )  # fmt: skip
     parser.add_argument("--folder", type=Path, default=Path(), help="where the files are made")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to a file")
-    parser.add_argument("--load", type=Path, metavar="FILE", help="measure nothing, read such a file")
-    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw there what can be drawn")
+    parser.add_argument("--load", type=Path, metavar="FILE", help="read such a file instead")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw into a folder")
     parser.add_argument("--write", action="store_true", help="make docs/benchmarks.md anew")
-    parser.add_argument("--here", action="store_true", help="use this Python, whatever is installed")
+    parser.add_argument("--here", action="store_true", help="use this Python, and what it has")
     return parser.parse_args()
+
+
+def names_of_contenders(text: str) -> list[str]:
+    """The contenders that are named, in the order of the tables."""
+    names = text.split(",")
+    unknown = set(names) - set(CONTENDERS)
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no such contender: {', '.join(sorted(unknown))}")
+    return [name for name in CONTENDERS if name in names]
 
 
 # ---- measuring ------------------------------------------------------------------------------
@@ -99,6 +107,7 @@ def arguments() -> argparse.Namespace:
 
 def measure(chosen: list[Workload], names: list[str], folder: Path) -> dict[str, Outcomes]:
     """Do the workloads, one after the other."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # and nothing stays behind
     teams = {name: Team(name) for name in names}
     began = time.monotonic()
     try:

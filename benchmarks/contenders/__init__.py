@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import bare, frameworks, kimi, lines, lossy, ours, sqlite, stores
+from . import bare, broken, frameworks, kimi, lines, ours, sqlite, stores
 from .base import Contender
 
 CONTENDERS: dict[str, type[Contender]] = {
@@ -27,8 +27,9 @@ CONTENDERS: dict[str, type[Contender]] = {
     "diskcache-threads": stores.DiskcacheInThreads,
     "lmdb": stores.Lmdb,
     "lmdb-threads": stores.LmdbInThreads,
-    "lossy": lossy.Lossy,
+    "lossy": broken.Lossy,
+    "missing": broken.Missing,
 }
 
-HIDDEN = {"lossy"}
+HIDDEN = {"lossy", "missing"}
 """Left out unless asked for by name."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from .base import Blocking, Contender, InThreads, Message
+from .base import Blocking, InThreads, Message
 from .sqlite import Database, connect
 
 START_AGENTS = """
@@ -41,13 +40,14 @@ class Agents(Database):
         self.session = SQLiteSession("session", self.path)
 
     async def append(self, message: Message) -> None:
-        await self.session.add_items([message])  # type: ignore[list-item]
+        await self.session.add_items([message])
 
     async def close(self) -> None:
         self.session.close()
 
     async def usable(self) -> Sequence[Any]:
-        return await self.session.get_items()
+        items: list[Any] = await self.session.get_items()
+        return items
 
     @classmethod
     def fill(cls, path: str, messages: Iterable[Message], mark: int | None = None) -> None:
@@ -86,7 +86,8 @@ class Langchain(Blocking):
         self.history.add_message(self.model(content=message["content"]))
 
     async def usable(self) -> Sequence[Any]:
-        return self.history.messages
+        messages: list[Any] = self.history.messages
+        return messages
 
     @classmethod
     def fill(cls, path: str, messages: Iterable[Message], mark: int | None = None) -> None:

@@ -38,7 +38,8 @@ class Kimi(JsonLines):
 
     async def usable(self) -> Sequence[Any]:
         await self.context.restore()
-        return self.context.history
+        history: Sequence[Any] = self.context.history
+        return history
 
     async def models(self) -> int:
         return len(self.context.history)

@@ -69,9 +69,7 @@ def cache(path: str, *, synchronous: int) -> Any:
     """Open a cache from which nothing is ever evicted."""
     from diskcache import Cache
 
-    return Cache(
-        path, timeout=PATIENCE, eviction_policy="none", sqlite_synchronous=synchronous
-    )
+    return Cache(path, timeout=PATIENCE, eviction_policy="none", sqlite_synchronous=synchronous)
 
 
 class DiskcacheInThreads(InThreads, Diskcache):

@@ -10,7 +10,7 @@ from contenders.base import Contender, Durability
 from histogram import Histogram
 from messages import SIZE
 
-from .base import Column, Effort, Goal, Question, Sample, Stage, Workload, complaint_of
+from .base import Column, Effort, Goal, Of, Question, Sample, Stage, Workload, complaint_of
 
 RATE = Column("rate", "messages", "per second", 0)
 VOLUME = Column("volume", "volume", "MB/s")
@@ -100,7 +100,7 @@ class Appending(Workload):
 
 def appending(effort: Effort) -> list[Appending]:
     """All workloads of this kind."""
-    peer = "best peer"
+    peer: Of = "best peer"
     many = effort.processes
     of_many = f"{many} processes"
 

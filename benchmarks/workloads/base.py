@@ -55,6 +55,9 @@ class Sample:
     """What an append raised."""
 
 
+Of = Literal["", "best peer", "limit"]
+
+
 @dataclass(frozen=True)
 class Goal:
     """Which figure has to be at least or at most what; times that of others, or as it is."""
@@ -62,7 +65,7 @@ class Goal:
     figure: str
     relation: Literal["≥", "≤"]
     bound: float
-    of: Literal["", "best peer", "limit"] = ""
+    of: Of = ""
     plus: float = 0.0
     """What may come on top."""
 

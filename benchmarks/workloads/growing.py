@@ -37,9 +37,7 @@ class Growing(Workload):
     def measure(self, stage: Stage) -> Sample:
         size = min(self.size, FILLING)
         stage.team.ask("fill", path=stage.path, count=self.size // size, size=size)
-        done = stage.team.ask(
-            "grow", path=stage.path, durability="os", size=SIZE, times=self.times
-        )
+        done = stage.team.ask("grow", path=stage.path, durability="os", size=SIZE, times=self.times)
         histogram = Histogram(done["histogram"])
         clean = stage.check([filled(self.size // size, size), *done["writers"]])
         return Sample(

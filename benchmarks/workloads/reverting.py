@@ -20,9 +20,7 @@ class Reverting(Workload):
         "half. cosession and kimi-cli keep the old file under another name; the others don't."
     )
     columns = (ELAPSED,)
-    questions = (
-        Question(title, ELAPSED, more_is_better=False, goals=(Goal("elapsed", "≤", 6),)),
-    )
+    questions = (Question(title, ELAPSED, more_is_better=False, goals=(Goal("elapsed", "≤", 6),)),)
     count = 10_000_000 // SIZE
 
     def __init__(self, effort: Effort) -> None:

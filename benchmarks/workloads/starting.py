@@ -27,9 +27,7 @@ class Starting(Workload):
     )
     columns = (ELAPSED,)
     questions = (
-        Question(
-            title, ELAPSED, more_is_better=False, goals=(Goal("elapsed", "≤", 1.3, "limit"),)
-        ),
+        Question(title, ELAPSED, more_is_better=False, goals=(Goal("elapsed", "≤", 1.3, "limit"),)),
     )
 
     def __init__(self, effort: Effort) -> None:

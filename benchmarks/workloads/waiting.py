@@ -25,10 +25,8 @@ class WakeUp(Workload):
         "begins to append. Counted is from right before the lock is let go until that append has "
         "returned."
     )
-    columns = (P50, MOST)
-    questions = (
-        Question(title, P50, more_is_better=False, goals=(Goal("wakeup", "≤", 4),)),
-    )
+    columns: tuple[Column, ...] = (P50, MOST)
+    questions = (Question(title, P50, more_is_better=False, goals=(Goal("wakeup", "≤", 4),)),)
     shared = True
     ticks = False
     seconds = 0.03

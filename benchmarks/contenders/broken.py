@@ -1,9 +1,9 @@
-"""A contender that does everything wrong, to see that it is noticed. Only if asked for by name."""
+"""Contenders that fail, to see that it is noticed. They take part only if asked for by name."""
 
 from __future__ import annotations
 
 from .bare import BareFile
-from .base import Message, line_of
+from .base import JsonLines, Message, line_of
 
 
 class Lossy(BareFile):
@@ -35,3 +35,15 @@ class Lossy(BareFile):
             return
         self.write(line + self.kept_back)
         self.kept_back = b""
+
+
+class Missing(JsonLines):
+    """Its package isn't there."""
+
+    title = "a missing one"
+
+    async def open(self) -> None:
+        raise ModuleNotFoundError("No module named 'missing'", name="missing")
+
+    async def append(self, message: Message) -> None:
+        raise AssertionError("it was never open")
