@@ -64,7 +64,8 @@ class Maker:
         return f"{writer} {number:07} {self._filling}"
 
     def message(self, writer: int, number: int) -> dict[str, str]:
-        return {"role": "user", "content": self.content(writer, number)}
+        content = f"{writer} {number:07} {self._filling}"  # as above, and quicker
+        return {"role": "user", "content": content}
 
     def messages(self, count: int, *, writer: int = 0) -> Iterator[dict[str, str]]:
         return (self.message(writer, number) for number in range(count))

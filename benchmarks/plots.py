@@ -1,6 +1,7 @@
 """The plots, as SVG. Grey text on no background reads on a light page and on a dark one.
 
-Ours are drawn thick, the bare system dotted, and whoever blocks the event loop dashed.
+Ours are drawn thick, the bare system dotted (with its lock dots and dashes), and whoever blocks the
+event loop dashed.
 """
 
 from __future__ import annotations
@@ -10,24 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from contenders.base import Contender
 from report import SERIES, Report, Series
 
 GREY = "#808890"
-COLOURS = {
-    "bare": GREY,
-    "bare-lock": GREY,
-    "cosession": "#e8590c",
-    "cosession-blocking": "#e8590c",
-    "kimi": "#2f83e0",
-    "filelock": "#b08800",
-    "sqlite3": "#2f9e44",
-    "aiosqlite": "#2f9e44",
-    "agents": "#12909e",
-    "langchain": "#d6447c",
-    "lmdb": "#a24fd0",
-    "lmdb-threads": "#a24fd0",
-}
-"""Who is drawn. More would be a thicket; the tables have everybody."""
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 """Of the appends: those that took at most so long."""
@@ -90,16 +77,14 @@ def _draw_latencies(report: Report, path: Path) -> Path:
 
 
 def _lines(axes: Any, report: Report, points_of: Callable[[str], Points], *, shared: bool) -> None:
-    for name, colour in COLOURS.items():
-        points = points_of(name)
+    for name, contender in report.contenders.items():
+        points = points_of(name) if contender.colour else []
         if points:
-            contender = report.contenders[name]
-            style = ":" if contender.bare else "--" if contender.blocks else "-"
             unsafe = shared and not contender.shares and not contender.bare
             axes.plot(
                 *zip(*points, strict=True),
-                style,
-                color=colour,
+                style_of(contender),
+                color=contender.colour,
                 linewidth=3 if contender.ours else 1.4,
                 zorder=3 if contender.ours else 2,
                 marker="o",
@@ -109,6 +94,13 @@ def _lines(axes: Any, report: Report, points_of: Callable[[str], Points], *, sha
     axes.legend(
         loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, labelcolor=GREY, fontsize=9
     )
+
+
+def style_of(contender: type[Contender]) -> str:
+    """How its line is drawn."""
+    if contender.bare:
+        return "-." if contender.shares else ":"
+    return "--" if contender.blocks else "-"
 
 
 def _ticks(axes: Any, at: Sequence[float], labels: Sequence[str]) -> None:

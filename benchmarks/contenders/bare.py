@@ -17,6 +17,7 @@ class BareFile(JsonLines, Blocking):
     """A file that is open for appending."""
 
     bare = True
+    colour = "#808890"
 
     async def open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)

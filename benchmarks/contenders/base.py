@@ -45,6 +45,8 @@ class Contender:
     """Whether it is another one that blocks, called in threads: only of interest for appends."""
     durabilities: ClassVar[tuple[Durability, ...]] = ("os", "disk")
     remark: ClassVar[str] = ""
+    colour: ClassVar[str] = ""
+    """Of its line in the plots. All would be a thicket: who has none isn't drawn."""
     file: ClassVar[str] = "context.jsonl"
     """The name of its file or folder."""
     largest: ClassVar[int] = 10_000_000

@@ -14,6 +14,7 @@ class Lossy(BareFile):
 
     title = "a lossy one"
     bare = False
+    colour = ""
     shares = True
 
     async def open(self) -> None:

@@ -31,6 +31,7 @@ class Agents(Database):
     title = "openai-agents SQLiteSession"
     package = "openai-agents"
     remark = "always synced"
+    colour = "#12909e"
     select = "SELECT message_data FROM agent_messages ORDER BY id"
     startup = START_AGENTS
 
@@ -72,6 +73,7 @@ class Langchain(Blocking):
     title = "langchain FileChatMessageHistory"
     package = "langchain-community"
     durabilities = ("os",)
+    colour = "#d6447c"
     file = "history.json"
     largest = 1_000_000
     startup = START_LANGCHAIN
@@ -112,3 +114,4 @@ class Langchain(Blocking):
 
 class LangchainInThreads(InThreads, Langchain):
     title = "langchain FileChatMessageHistory, in threads"
+    colour = ""

@@ -24,6 +24,7 @@ class Kimi(JsonLines):
     title = "kimi-cli Context"
     package = "kimi-cli"
     durabilities = ("os",)
+    colour = "#2f83e0"
     largest = 100_000_000
     startup = START
 

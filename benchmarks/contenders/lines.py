@@ -68,6 +68,7 @@ class FileLocked(AsyncioLock):
     title = "filelock + aiofiles"
     package = "filelock"
     shares = True
+    colour = "#b08800"
     startup = START.format(package="filelock, aiofiles")
 
     async def open(self) -> None:

@@ -31,6 +31,7 @@ class Ours(JsonLines, Contender):
 
     package = "cosession"
     ours = True
+    colour = "#e8590c"
     shares = True
 
     @property

@@ -78,6 +78,7 @@ def connect(path: str) -> sqlite3.Connection:
 
 class Sqlite(Database, Blocking):
     title = "sqlite3, WAL"
+    colour = "#2f9e44"
     largest = 1_000_000_000
     startup = START
 
@@ -103,6 +104,7 @@ class SqliteInThreads(InThreads, Sqlite):
     """One connection, which one thread at a time may use."""
 
     title = "sqlite3, WAL, in threads"
+    colour = ""
 
     async def open(self) -> None:
         await super().open()
@@ -116,6 +118,7 @@ class SqliteInThreads(InThreads, Sqlite):
 class AioSqlite(Database):
     title = "aiosqlite, WAL"
     package = "aiosqlite"
+    colour = "#2f9e44"
     startup = START_AIO
 
     async def open(self) -> None:

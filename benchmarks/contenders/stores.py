@@ -83,6 +83,7 @@ class Lmdb(Blocking):
     largest = 1_000_000_000
     package = "lmdb"
     shares = True
+    colour = "#a24fd0"
     file = "lmdb"
     startup = START_LMDB
 

@@ -136,17 +136,24 @@ def appending(effort: Effort) -> list[Appending]:
         Appending(
             effort, "large", "4 processes, messages of 1 MB, os", "os", processes=4,
             size=1_000_000, goals=(Goal("volume", "≥", 150),), seconds=2 * effort.seconds,
+            rounds=min(effort.rounds, 3),
         ),
     ]  # fmt: skip
 
 
+class Scaling(Appending):
+    """For the plot alone."""
+
+    def enters(self, contender: type[Contender]) -> bool:
+        return super().enters(contender) and bool(contender.colour)
+
+
 def scaling(effort: Effort) -> list[Appending]:
-    """Fewer processes than above: for the plot."""
+    """Fewer processes than above."""
     return [
-        Appending(
+        Scaling(
             effort, f"scaling-{count}", f"{count} processes, os" if count > 1 else "1 process, os",
             "os", processes=count, rounds=min(effort.rounds, 2), in_series=True,
         )
-        for count in (1, 2, 4)
-        if count < effort.processes
+        for count in effort.fewer
     ]  # fmt: skip

@@ -21,13 +21,15 @@ class Effort:
     """How much is done for a figure."""
 
     rounds: int = 5
-    seconds: float = 0.4
+    seconds: float = 0.3
     """How long contenders append."""
     processes: int = 8
+    fewer: tuple[int, ...] = (1, 2, 4)
+    """Numbers of processes for the plot."""
     large_file: int = 100_000_000
     """Bytes of the session that is opened."""
     smaller_files: tuple[int, ...] = (1_000_000, 10_000_000)
-    times: int = 20
+    times: int = 15
     """How often it is waited for a lock in each round."""
     grown: tuple[int, ...] = tuple(10**exponent for exponent in range(3, 10))
     """Bytes of the sessions that are appended to."""
@@ -37,8 +39,9 @@ QUICK = Effort(
     rounds=2,
     seconds=0.05,
     processes=4,
+    fewer=(),
     large_file=2_000_000,
-    smaller_files=(1_000_000,),
+    smaller_files=(),
     times=3,
     grown=(1_000, 1_000_000),
 )

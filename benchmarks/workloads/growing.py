@@ -30,9 +30,9 @@ class Growing(Workload):
         self.size = self.at = size
 
     def enters(self, contender: type[Contender]) -> bool:
-        """Those who read the whole file for each message are let off where it takes minutes."""
+        """Those who would take minutes, and tell nothing new, are let off."""
         able = contender.can("append") and contender.can("fill") and contender.can("stored")
-        return able and not contender.in_threads and self.size <= contender.largest
+        return able and bool(contender.colour) and self.size <= contender.largest
 
     def measure(self, stage: Stage) -> Sample:
         size = min(self.size, FILLING)
