@@ -48,9 +48,9 @@ class Writer:
 
     async def append_until(self, end: int) -> None:
         """Append until that time has come."""
-        time = now()
-        while time < end and len(self.written.refused) < MOST_REFUSALS:
-            time = await self._append(time)
+        begun = now()
+        while begun < end and len(self.written.refused) < MOST_REFUSALS:
+            begun = await self._append(begun)
 
     async def _append(self, begun: int) -> int:
         number, log = self._number, self.written
@@ -85,18 +85,7 @@ async def fill(
 ) -> Any:
     """Make a file with so many messages."""
     contender.fill(path, Maker(size).messages(count), mark)
-    return {"bytes": bytes_in(path)}
-
-
-def bytes_in(path: str) -> int:
-    """How large a file is, or all files of a folder are."""
-    if os.path.isfile(path):
-        return os.path.getsize(path)
-    return sum(
-        os.path.getsize(os.path.join(folder, name))
-        for folder, _, names in os.walk(path)
-        for name in names
-    )
+    return {}
 
 
 async def append(

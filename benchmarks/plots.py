@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from contenders.base import Contender
-from report import SERIES, Report, Series
+from report import Report
+from series import SERIES, Series
 
 GREY = "#808890"
 

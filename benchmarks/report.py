@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from contenders.base import Contender
 from results import Outcome, Outcomes, Standing, ratio
-from workloads.appending import RATE
+from series import SERIES, Series
 from workloads.base import Column, Goal, Question, Workload
-from workloads.growing import COST
-from workloads.opening import SECONDS
 
 OWN, BLOCKING = "cosession", "cosession-blocking"
 FAMILIAR = "kimi"
 """The program that cosession is first of all for: it has a column of its own."""
 
 
-@dataclass(frozen=True)
-class Series:
-    """Workloads that differ in size only."""
-
-    name: str
-    title: str
-    row: str
-    """What the columns of the table are."""
-    column: Column
-    label: Callable[[float], str]
-
-
-def bytes_of(size: float) -> str:
-    """A size as people write it."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:g} {unit}"
-    return f"{size:g} bytes"
-
-
-SERIES = (
-    Series(
-        "processes", "Throughput, by the number of processes, os", "messages per second", RATE,
-        "{:g}".format,
-    ),
-    Series("open", "Opening, by size", "seconds until the history is usable", SECONDS, bytes_of),
-    Series(
-        "grown", "The cost of an append, by what is there already", "p50, ms", COST, bytes_of
-    ),
-)  # fmt: skip
+Verdict = tuple[str, bool | None]
+"""What is asked for and reached, and whether that is enough; `None` if nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -127,32 +97,39 @@ class Report:
         times = ratio(mine, standing.outcomes[peer], standing.column.figure) if peer else None
         return number(times, 2) if times else "–"
 
-    def verdict(self, goal: Goal, standing: Standing) -> tuple[str, bool | None]:
-        """A goal with what was reached, and whether that is enough; `None` if nobody knows."""
-        workload = standing.workload
-        column = next((c for c in workload.columns if c.figure == goal.figure), standing.column)
-        mine = standing.outcomes[standing.own]
-        value = mine.median(goal.figure)
+    # ---- what is to be reached ----------------------------------------------------------------
+
+    def verdict(self, goal: Goal, standing: Standing) -> Verdict:
+        """A goal with what was reached, and whether that is enough."""
         if not goal.of:
-            name = "" if column == standing.column else f"{column.title} "
-            text = f"{name}{goal.relation} {goal.bound:g} {column.unit}".rstrip()
-            if value is None:
-                return text, None
-            reached = "" if column == standing.column else f": {number(value, column.digits)}"
-            return text + reached, goal.is_met(value)
-        text = f"{goal.relation} {goal.bound:g} × the {goal.of}"
-        if goal.plus:
-            text = f"{goal.relation} the {goal.of} + {goal.plus:g} {column.unit}"
+            return self._as_it_is(goal, standing)
         other = standing.best_peer() if goal.of == "best peer" else standing.limit()
-        if value is None or other is None:
+        compare = self._difference if goal.plus else self._ratio
+        return compare(goal, standing, standing.outcomes[other] if other else Outcome())
+
+    def _as_it_is(self, goal: Goal, standing: Standing) -> Verdict:
+        columns = standing.workload.columns
+        column = next(column for column in columns if column.figure == goal.figure)
+        text = f"{goal.relation} {goal.bound:g} {column.unit}".rstrip()
+        mine = standing.outcomes[standing.own]
+        if column != standing.column:  # what was reached has no column in the summary
+            text = f"{column.title} {text}: {middle(mine, column)}"
+        value = mine.median(goal.figure)
+        return text, None if value is None else goal.is_met(value)
+
+    def _ratio(self, goal: Goal, standing: Standing, other: Outcome) -> Verdict:
+        text = f"{goal.relation} {goal.bound:g} × the {goal.of}"
+        times = ratio(standing.outcomes[standing.own], other, goal.figure)
+        return (text, None) if times is None else (f"{text}: {times:,.2f} ×", goal.is_met(times))
+
+    def _difference(self, goal: Goal, standing: Standing, other: Outcome) -> Verdict:
+        text = f"{goal.relation} the {goal.of} + {goal.bound:g} {standing.column.unit}"
+        mine, theirs = (
+            outcome.median(goal.figure) for outcome in (standing.outcomes[standing.own], other)
+        )
+        if mine is None or theirs is None:
             return text, None
-        if goal.plus:
-            bound = standing.outcomes[other].median(goal.figure)
-            return text, bound is not None and value <= bound + goal.plus
-        times = ratio(mine, standing.outcomes[other], goal.figure)
-        if times is None:
-            return text, None
-        return f"{text}: {number(times, 2)} ×", goal.is_met(times)
+        return text, goal.is_met(mine - theirs)
 
     # ---- one table for each workload ----------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Measure cosession, what else there is, and the bare system, side by side in one run.
 
     uv run benchmarks/run.py            # all of it; a quarter of an hour
-    uv run benchmarks/run.py --quick    # a look; a minute
+    uv run benchmarks/run.py --quick    # a look; a minute or two
 
 1. The contenders take turns within each round, and another one begins each round: whatever the
    machine is at meanwhile meets all of them.
@@ -22,12 +22,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import environment
 import page
 from contenders import CONTENDERS, HIDDEN
-from measure import Failed, Team
+from measure import Team
 from place import Place
 from report import Report
 from results import Outcome, Outcomes
@@ -43,7 +44,7 @@ def main() -> int:
     given = arguments()
     if not given.here and not environment.is_this():
         return environment.run_there(sys.argv)
-    effort = QUICK if given.quick else Effort()
+    effort = effort_of(given)
     chosen = [
         workload
         for workload in workloads(effort)
@@ -76,10 +77,12 @@ def arguments() -> argparse.Namespace:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     shown = [name for name in CONTENDERS if name not in HIDDEN]
-    parser.add_argument("--quick", action="store_true", help="a look, of about a minute")
+    parser.add_argument("--quick", action="store_true", help="a look, of a minute or two")
     parser.add_argument(
         "--only", action="append", metavar="WORKLOAD", help="those whose names begin so; repeatable"
     )
+    parser.add_argument("--rounds", type=int, help="of each workload, at most")
+    parser.add_argument("--seconds", type=float, help="that are appended in each round")
     parser.add_argument(
         "--contenders", type=names_of_contenders, default=shown, metavar="NAME,…",
         help=f"these only; of {', '.join(shown)}",
@@ -91,6 +94,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--write", action="store_true", help="make docs/benchmarks.md anew")
     parser.add_argument("--here", action="store_true", help="use this Python, and what it has")
     return parser.parse_args()
+
+
+def effort_of(given: argparse.Namespace) -> Effort:
+    """How much to do."""
+    effort = QUICK if given.quick else Effort()
+    return replace(
+        effort,
+        rounds=given.rounds or effort.rounds,
+        seconds=given.seconds or effort.seconds,
+    )
 
 
 def names_of_contenders(text: str) -> list[str]:
@@ -150,7 +163,7 @@ def attempt(workload: Workload, stage: Stage, outcome: Outcome, *, measures: boo
                 outcome.samples.append(workload.measure(fresh))
         else:
             workload.prepare(stage)
-    except (Failed, AssertionError, OSError) as error:
+    except Exception as error:
         outcome.error = str(error) or repr(error)
         stage.team.dismiss()
     if measures:

@@ -63,17 +63,17 @@ Of = Literal["", "best peer", "limit"]
 
 @dataclass(frozen=True)
 class Goal:
-    """Which figure has to be at least or at most what; times that of others, or as it is."""
+    """What a figure has to be: so much, so many times another's, or so much more than another's."""
 
     figure: str
     relation: Literal["≥", "≤"]
     bound: float
     of: Of = ""
-    plus: float = 0.0
-    """What may come on top."""
+    plus: bool = False
+    """Whether the bound is a difference, and no ratio."""
 
     def is_met(self, value: float) -> bool:
-        """Whether a figure, or a ratio if the goal is one, is good enough."""
+        """Whether a figure, a ratio or a difference is good enough."""
         return value >= self.bound if self.relation == "≥" else value <= self.bound
 
 

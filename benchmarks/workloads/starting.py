@@ -50,4 +50,4 @@ class Starting(Workload):
         command = [sys.executable, "-c", stage.contender.startup, stage.kept("session")]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         if done.returncode:
-            raise Failed(done.stderr.strip().splitlines()[-1])
+            raise Failed((done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1])
