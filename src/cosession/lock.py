@@ -41,7 +41,7 @@ from .header import (
 )
 from .records import Holder
 
-_SPINS = 10 if _platform.KEEPS_FILES_OPEN else 0
+_SPINS = 20 if _platform.KEEPS_FILES_OPEN else 0
 """Tries in a row, of some 3 µs each."""
 
 _SHORT_TRIES = 6
