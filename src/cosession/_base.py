@@ -400,6 +400,8 @@ class SessionBase(Generic[T]):
 
     def _add(self, messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]]) -> Add:
         """Encode one message or several, before any lock is taken."""
+        if type(messages) is dict:
+            return Add((self._codec.encode(messages),))
         if isinstance(messages, Sequence) and not isinstance(messages, str | bytes | bytearray):
             return Add(tuple(self._codec.encode(m, i) for i, m in enumerate(messages)))
         return Add((self._codec.encode(messages),))

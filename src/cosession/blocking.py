@@ -145,7 +145,8 @@ class BlockingSession(SessionBase[T], Generic[T]):
         """Append one message, or a list of them: all or none, and nothing in between."""
         add = self._add(messages)
         if expect is None and on_conflict == "raise" and not self._turn:
-            tries_once(timeout)
+            if timeout is not None:
+                tries_once(timeout)
             if (revision := self._open_queue().append_now(add.lines)) is not None:
                 return revision
         request = self._request("append", self._expectation(expect, on_conflict), add)

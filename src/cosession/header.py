@@ -148,7 +148,10 @@ def pack(header: Header, serial: int | None = None) -> bytes:
 
 def pack_appending(header: Header, serial: int, lines: Sequence[bytes]) -> tuple[bytes, bytes]:
     """A header that announces these records behind *committed*, and their table."""
-    table = b"".join([_SPAN.pack(len(line), crc32(line)) for line in lines])
+    if len(lines) == 1:
+        table = _SPAN.pack(len(lines[0]), crc32(lines[0]))
+    else:
+        table = b"".join([_SPAN.pack(len(line), crc32(line)) for line in lines])
     start, checksum = header.committed, crc32(table)
     return _pack(header, serial, _APPENDING, start, len(lines), checksum, 0, 0), table
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
@@ -33,7 +34,7 @@ from ._base import (
     system_prompt,
 )
 from .batch import Request
-from .commits import CommitQueue, Operation, tries_once
+from .commits import CommitQueue, Operation, call_all, tries_once
 from .edits import Clear, RevertTo
 from .errors import Conflict, CosessionError, SessionClosed, TurnHeld, TurnOver
 from .files import translated
@@ -153,6 +154,7 @@ class Session(SessionBase[T], Generic[T]):
             raise
         self._lock = asyncio.Lock()  # an earlier one may belong to an earlier event loop
         self._loop = asyncio.get_running_loop()
+        opened[0].tell = _OnLoop()
 
     def _open_ready(self) -> CommitQueue:
         _ = self._codec  # what it imports takes a while, and not on the event loop's thread
@@ -216,7 +218,8 @@ class Session(SessionBase[T], Generic[T]):
         """
         add = self._add(messages)
         if expect is None and on_conflict == "raise" and not self._turn:
-            tries_once(timeout)
+            if timeout is not None:
+                tries_once(timeout)
             if (revision := self._append_now(add.lines)) is not None:
                 return revision
         request = self._request("append", self._expectation(expect, on_conflict), add)
@@ -466,9 +469,10 @@ class Session(SessionBase[T], Generic[T]):
                 raise self._turn_held()
             # Coroutines of one object line up here, so that only one of them waits on a thread.
             async with asyncio.timeout(timeout), self._line:
-                came = _ThreadsafeFuture()
-                ticket.wait(came.set, behind=behind)
-                await came.future
+                came = asyncio.get_running_loop().create_future()
+                on_loop = _OnLoop()
+                ticket.wait(lambda: on_loop([partial(_finish, came)]), behind=behind)
+                await came
             ticket.require_lock()
         except BaseException as error:
             ticket.give_up()
@@ -542,8 +546,8 @@ class Session(SessionBase[T], Generic[T]):
         if self._queue is None:
             raise SessionClosed(f"{self.path}: the session is not open")
         loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
+        if self._loop is None:  # in a forked child
+            self._loop, self._queue.tell = loop, _OnLoop()
         elif self._loop is not loop:
             raise SessionClosed(
                 f"{self.path}: the session belongs to another event loop; make one for each"
@@ -637,9 +641,9 @@ class Session(SessionBase[T], Generic[T]):
 
     def _settlement(self, queue: CommitQueue, operation: Operation) -> asyncio.Future[None]:
         """A future that is done when the operation is settled, on whatever thread that happens."""
-        future = _ThreadsafeFuture()
-        queue.call_when_settled(operation, future.set)
-        return future.future
+        future = asyncio.get_running_loop().create_future()
+        queue.call_when_settled(operation, partial(_finish, future))
+        return future
 
     def after_fork_in_child(self) -> None:
         super().after_fork_in_child()
@@ -649,24 +653,24 @@ class Session(SessionBase[T], Generic[T]):
         self._loop = None
 
 
-class _ThreadsafeFuture:
-    """A future of the running loop that any thread may complete, also after the loop is closed."""
+class _OnLoop:
+    """Calls back on the running loop's thread, from any one, as long as the loop is open."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self.future: asyncio.Future[None] = self._loop.create_future()
 
-    def set(self) -> None:
+    def __call__(self, callbacks: Sequence[Callable[[], object]]) -> None:
         if threading.get_ident() == self._thread:
-            self._set()
-            return
-        with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-            self._loop.call_soon_threadsafe(self._set)
+            call_all(callbacks)
+        elif callbacks:
+            with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+                self._loop.call_soon_threadsafe(call_all, callbacks)
 
-    def _set(self) -> None:
-        if not self.future.done():
-            self.future.set_result(None)
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 async def uncancelled(work: Any) -> Any:
