@@ -78,7 +78,8 @@ class SessionBase(Generic[T]):
             lock_dir: A folder for the lock file, where the session's own folder can't hold one.
                 Every process on the session must name the same.
             during_turn: What a call does that meets another terminal's turn: wait for its end,
-                or raise `TurnHeld` at once. Token counts and reading never wait.
+                or raise `TurnHeld` at once, whatever its `timeout`. Token counts and reading never
+                wait.
         """
         if during_turn not in ("wait", "raise"):
             raise ValueError(f"during_turn must be 'wait' or 'raise', not {during_turn!r}")
@@ -269,8 +270,9 @@ class SessionBase(Generic[T]):
         self._turn, self._joined = int(token), True
         return True
 
-    def _turn_held(self) -> TurnHeld:
-        return TurnHeld(self._store.path, self.holder)
+    def _turn_held(self) -> TurnTimeout:
+        """What to tell who tries once: that is a timeout like any other."""
+        return self._turn_timeout(0.0)
 
     def _turn_timeout(self, waited: float) -> TurnTimeout:
         return TurnTimeout(self._store.path, waited, self.holder)
@@ -283,10 +285,12 @@ class SessionBase(Generic[T]):
             self._store.turns.ask(card.token, label)
         return card.holder
 
-    def _refusal(self, held: TurnHeld) -> TurnHeld | TurnInterrupted:
+    def _refusal(self, held: TurnHeld) -> TurnHeld | TurnTimeout | TurnInterrupted:
         """What to tell who would not wait for a turn: if nobody has it, waiting is no use."""
         card = self._interrupted_card()
-        return held if card is None else TurnInterrupted(self._store.path, card)
+        if card is not None:
+            return TurnInterrupted(self._store.path, card)
+        return held if self._during_turn == "raise" else self._turn_held()
 
     def _interrupted_card(self) -> TurnCard | None:
         card = self._store.turn_that_is_on()
