@@ -141,11 +141,11 @@ def test_status_tells_whose_turn_it_is_and_who_waits(path: Path) -> None:
                 turn.append(user("f"))
                 session._end_turn(turn)
                 assert other.wait(BOUND) == 0
-        assert status["turn"]["holder"]["operation"] == "answering"
+        assert status["turn"]["holder"]["label"] == "answering"
         assert status["turn"]["records"] == 1
-        assert [card["operation"] for card in status["turn"]["waiting"]] == ["me too"]
+        assert [card["label"] for card in status["turn"]["waiting"]] == ["me too"]
         assert [card["pid"] for card in status["turn"]["waiting"]] == [other.pid]
-        assert [card["operation"] for card in status["terminals"]] == ["chat"]
+        assert [card["label"] for card in status["terminals"]] == ["chat"]
         assert ": answering, for " in shown
         assert "1 record so far" in shown
         assert ": me too, for " in shown
@@ -164,4 +164,4 @@ def test_status_tells_of_an_interrupted_turn(path: Path) -> None:
     assert "INTERRUPTED" in done.stdout
     assert "about to die" in done.stdout
     (status,) = lines("status", path)
-    assert status["interrupted"]["holder"]["operation"] == "about to die"
+    assert status["interrupted"]["holder"]["label"] == "about to die"

@@ -433,6 +433,20 @@ def test_a_child_forked_in_a_turn_has_no_part_in_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_only_calls_of_the_interrupted_turn_are_closed(tmp_path: Path, kind: Kind) -> None:
+    """A call from before it stays open, also if the turn holds lines that are no messages."""
+    path = tmp_path / "context.jsonl"
+    async with opened(kind, path) as session:
+        await session.append(CALL)
+        dies_in_its_turn(path, user("q"))
+        with open(path, "ab") as file:
+            file.write(b'{"role":"user", no message}\n{"role":"_usage","token_count":7}\n')
+        await session.call("refresh")
+        await resolve(session.session.interrupted.keep())
+        assert (len(session.texts), len(session.session.damage)) == (2, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_an_interrupted_turn_that_replaced_the_file_can_be_rolled_back(
     tmp_path: Path, kind: Kind
 ) -> None:

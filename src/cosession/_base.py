@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from . import _fork, files, lineage
 from .batch import Request
-from .codec import encode_system_prompt, encode_usage
+from .codec import (
+    Checkpoint,
+    Origin,
+    SystemPrompt,
+    Unknown,
+    Usage,
+    encode_system_prompt,
+    encode_usage,
+)
 from .commits import CommitQueue
 from .edits import Add, AddCheckpoint, Clear, CutTo, Restore, RevertTo, SetSystemPrompt, Step
 from .errors import (
@@ -46,6 +54,9 @@ T = TypeVar("T")
 
 INTERRUPTED = "No result: the program that made this call ended before it had one."
 """The content of a result that closes a tool call of an interrupted turn."""
+
+_NO_MESSAGES = (SystemPrompt, Usage, Checkpoint, Origin, Unknown, Damage)
+"""What a state's records are that no message type has decoded."""
 
 Durability = Literal["process", "power"]
 DuringTurn = Literal["wait", "raise"]
@@ -380,13 +391,13 @@ class SessionBase(Generic[T]):
 
     def _closing(self, began: Revision) -> Add:
         """Results for the tool calls since then that have none, saying so; encoded."""
-        codec, history = self._codec, self.history
-        new = self._store.state.messages_since(began.position)
-        if began.generation != self.revision.generation:
-            new = len(history)
+        codec = self._codec
+        start = began.position if began.generation == self.revision.generation else 0
         open_calls: dict[str, None] = {}
-        for message in history[len(history) - new :] if new else []:
-            match json.loads(codec.encode(message)):
+        for record in self._store.state.records_since(start, codec.decode):
+            if isinstance(record, _NO_MESSAGES):
+                continue
+            match json.loads(codec.encode(record)):
                 case {"tool_calls": list(calls)}:
                     open_calls |= {
                         call["id"]: None
