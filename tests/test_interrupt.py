@@ -411,7 +411,7 @@ def test_a_storm_of_signals(path: Path, pause: float) -> None:
     import json
 
     child = subprocess.Popen(
-        [sys.executable, "-c", _STORM, str(path), "1.0"],
+        [sys.executable, "-c", _STORM, str(path), "0.5"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
