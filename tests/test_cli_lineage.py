@@ -72,11 +72,11 @@ def test_log_tells_the_past_and_what_can_be_gone_back_to(path: Path) -> None:
 
 def test_restore_brings_a_rotated_file_back(path: Path) -> None:
     """It prints where the present one is kept; an unknown number is refused with what there is."""
-    done = call("restore", path, 1)
+    done = call("restore", path, "1")
     assert (done.exit_code, done.stderr) == (0, "")
     assert Path(done.stdout.strip()).name == "context_2.jsonl"
     assert contents(path) == ["a", "b", "c"]
-    done = call("restore", path, 7)
+    done = call("restore", path, "7")
     assert done.exit_code == 4
     assert "it has 1–2" in done.stderr
     assert "cosession log" in done.stderr
