@@ -412,11 +412,12 @@ def run_child(*arguments: str) -> str:
 @pytest.mark.parametrize(
     "name",
     [
-        "append one",
         "append three",
         "revert",
-        "compact",
-        *(pytest.param(name, marks=pytest.mark.deep) for name in ("checkpoint", "append many")),
+        *(
+            pytest.param(name, marks=pytest.mark.deep)
+            for name in ("append one", "append many", "checkpoint", "compact")
+        ),
     ],
 )
 def test_a_size_limit_at_any_byte_undoes_the_operation(tmp_path: Path, name: str) -> None:

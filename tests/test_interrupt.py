@@ -176,7 +176,7 @@ def every_point(stride: int = 1, start: int = 1) -> Iterator[Interrupt]:
 @pytest.mark.parametrize("name", CALLS)
 def test_interrupted_at_many_points(path: Path, name: str) -> None:
     """Whatever Ctrl-C interrupts: whole or not at all, lock free at once, memory as the file."""
-    _interrupt(path, name, {"append": 3, "history": 1}.get(name, 11))
+    _interrupt(path, name, {"append": 5, "history": 1}.get(name, 11))
 
 
 @pytest.mark.deep
@@ -232,7 +232,7 @@ def test_interrupted_while_another_holds_the_lock(path: Path, name: str) -> None
 @pytest.mark.parametrize("other", ["append", "clear"])
 def test_another_threads_operation_is_not_harmed(path: Path, other: str) -> None:
     """Ctrl-C in a thread that commits for another one too: the other's happens exactly once."""
-    for interrupt in every_point(stride=3):
+    for interrupt in every_point(stride=5):
         with prepared(path) as session:
             queue = session._queue
             assert queue is not None

@@ -433,7 +433,9 @@ async def test_a_run_with_several_questions_lets_others_in_between(soul: Any, pa
         await one.append_message(user("a1"))
         if not waiters:
             waiters.append(asyncio.create_task(ask()))
-            await asyncio.sleep(0.05)
+            async with asyncio.timeout(BOUND):
+                while not one._session.waiting():  # it stands at the turnstile
+                    await asyncio.sleep(0.01)
         await one.append_message(user("a2"))
 
     await soul.run(SimpleNamespace(context=one, say=say), [TextPart(text="1"), TextPart(text="2")])
