@@ -77,4 +77,4 @@ def test_whatever_fails_at_whatever_call_it_is_said_and_undone(tmp_path: Path, n
 def test_every_error_at_every_call(tmp_path: Path, name: str, durability: str) -> None:
     """The same with each of the errors, for both durabilities."""
     tried = fail_everywhere(tmp_path, name, durability, each)
-    assert tried.faults >= 10 * FEWEST.get(name, 12)
+    assert tried.faults >= 10 * FEWEST.get(name, 6)
