@@ -20,8 +20,9 @@ from datetime import UTC, datetime, timedelta
 from math import floor, log10
 from xml.sax.saxutils import escape
 
-from .contention import Index, Span, Terminal, Trace, covered, figures
+from .contention import covered, figures
 from .output import printable
+from .spans import Index, Span, Terminal, Trace
 
 _WIDTH = 1200
 _LEFT, _RIGHT = 216, 28
