@@ -65,7 +65,8 @@ class Session(SessionBase[T], Generic[T]):
             await session.append(Message(role="user", content="hi"))
 
     Every call that changes the session takes `timeout` (seconds to wait for another process;
-    `None` waits, 0 tries once) and `expect` (the revision that the caller knows).
+    `None` waits, 0 tries once; when it is over, a `TimeoutError` that names the holder) and
+    `expect` (the revision that the caller knows).
 
     **Cancellation.** A cancelled call has either happened, in the file and in memory, or not at
     all. It ends at once while it waits for another process, and after one write at the latest.
@@ -212,7 +213,9 @@ class Session(SessionBase[T], Generic[T]):
 
         Raises:
             InvalidMessage: One of them can't be stored. Nothing was written.
-            LockTimeout: Another process kept the lock. Nothing was written.
+            LockTimeout: Another process kept the lock, or (`TurnTimeout`) the turn, for as long as
+                `timeout` says. Nothing was written.
+            TurnHeld: It is another terminal's turn, and the session has `during_turn="raise"`.
             Conflict: Messages came in since `expect`. Nothing was written.
             StorageError: The system refuses. What was half done has been undone.
         """
@@ -379,8 +382,7 @@ class Session(SessionBase[T], Generic[T]):
                 `turn.fork` then says which, and `turn.session` is open for as long as the block.
 
         Raises:
-            TurnTimeout: Somebody else had the turn all that time.
-            TurnHeld: Somebody else has it, and `timeout` is 0.
+            TurnTimeout: Somebody else had the turn all that time; with 0, has it.
             TurnInterrupted: The terminal that had it died; see `interrupted`.
             Conflict: Messages came in since `expect`.
         """

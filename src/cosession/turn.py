@@ -11,7 +11,6 @@ the turn can be cancelled at any time. **A fork** inside the block leaves the tu
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -232,6 +231,8 @@ class InterruptedTurn(InterruptedBase[T]):
         Returns:
             Where the old file was kept; `None` if the turn wrote nothing.
         """
+        import asyncio  # here, so that scripts that block don't load it
+
         await self._session.refresh()
         step = await asyncio.to_thread(self._session._back_to, self.began)
         request = self._settle_request("roll back a turn", step)
