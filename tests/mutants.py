@@ -66,7 +66,7 @@ MUTANTS = {
     "checkpoints are counted, not numbered": Mutant(
         "model",
         "cosession.state:State._extended",
-        {"max(next_checkpoint, number + 1)": "next_checkpoint + 1"},
+        {"number = max(…": "number = next_checkpoint"},
     ),
     "an older system prompt stays": Mutant(
         "model",
@@ -149,7 +149,7 @@ MUTANTS = {
         "heartbeat", "cosession.session:Session._open_ready", {"_ = self._codec": "pass"}
     ),
     "old messages are freed all at once": Mutant(
-        "heartbeat", "cosession.state:_Burial.__del__", {"for storage in…": "return\n{line}"}
+        "heartbeat", "cosession.history:_Burial.__del__", {"for storage in…": "return\n{line}"}
     ),
 }
 

@@ -13,16 +13,16 @@ import cosession
 PACKAGE = Path(cosession.__file__).parent
 
 LAYERS = (
-    "errors", "records", "codec", "state", "edits", "batch", "changes", "header", "repair",
-    "messages", "_platform", "_fork", "trace", "lock", "files", "documents", "card", "presence",
-    "lineage", "turn_lock", "reading", "replacing", "healing", "store", "transfer", "inspect",
-    "commits", "_base", "follow", "turn", "session", "blocking",
+    "errors", "records", "codec", "history", "marks", "state", "edits", "batch", "changes",
+    "header", "repair", "messages", "_platform", "_fork", "trace", "lock", "files", "documents",
+    "card", "presence", "lineage", "turn_lock", "reading", "replacing", "healing", "store",
+    "transfer", "inspect", "commits", "_base", "follow", "turn", "session", "blocking",
 )  # fmt: skip
 """From the bottom to the top, as `docs/design.md` lists them; nothing imports upwards."""
 
 PURE = (
-    "errors", "records", "codec", "state", "edits", "batch", "changes", "header", "repair",
-    "messages",
+    "errors", "records", "codec", "history", "marks", "state", "edits", "batch", "changes",
+    "header", "repair", "messages",
 )  # fmt: skip
 SYSTEM = {
     "asyncio", "fcntl", "io", "msvcrt", "os", "pathlib", "shutil", "socket", "subprocess",

@@ -29,8 +29,9 @@ from .errors import (
     UnknownRotation,
 )
 from .files import translated
+from .history import History
 from .records import Damage, Fork, Holder, Outcome, Repair, Revision, TurnCard, TurnStatus
-from .state import History, State
+from .state import State
 from .store import Store
 
 if TYPE_CHECKING:
@@ -169,7 +170,10 @@ class SessionBase(Generic[T]):
 
     @property
     def history(self) -> History[T]:
-        """The messages, oldest first, as of `revision`. Decodes what nobody has asked for yet."""
+        """The messages, oldest first, as of `revision`. They are decoded when they are looked at.
+
+        The last few by themselves; all of them for anything else, as for `len(session.history)`.
+        """
         state = self._state
         return state.log.messages(state.message_count, self._codec.decode)
 
@@ -185,9 +189,8 @@ class SessionBase(Generic[T]):
     @property
     def history_after_usage(self) -> Sequence[T]:
         """The messages that the token count doesn't cover yet."""
-        state = self._state
-        covered = state.log.messages(state.messages_at_usage, self._codec.decode)
-        return self.history[len(covered) :]
+        state, decode = self._state, self._codec.decode
+        return state.log.messages_between(state.messages_at_usage, state.message_count, decode)
 
     @property
     def checkpoints(self) -> tuple[int, ...]:

@@ -12,8 +12,9 @@ from functools import partial
 
 from .edits import Edit, Step, plan_edit
 from .errors import Conflict
+from .history import Decoder
 from .records import Outcome, Revision
-from .state import Decoder, State
+from .state import State
 
 
 @dataclass(frozen=True, slots=True)

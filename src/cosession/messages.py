@@ -158,7 +158,10 @@ class MessageCodec(Generic[T]):
 
     def decode(self, lines: Sequence[bytes]) -> list[T | Broken]:
         """The messages of these lines, and in place of each that holds none the reason."""
-        return [self._decode_line(line) for line in lines]
+        try:
+            return list(map(self._adapter.validator.validate_json, lines))
+        except Exception:
+            return [self._decode_line(line) for line in lines]
 
     def _validated(self, message: object) -> T:
         if self._class is not None and isinstance(message, self._class):
