@@ -140,17 +140,24 @@ async def learn(name: str, path: Path) -> tuple[tuple[Any, ...], tuple[Any, ...]
     return before, after
 
 
-@pytest.mark.parametrize("durability", ["process", "power"])
+WAYS: dict[str, dict[str, Any]] = {
+    "inline": {},
+    "on a thread": {"inline": False},
+    "power": {"durability": "power"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("delay", [None, 0.0, 0.001], ids=["at once", "next", "later"])
 @pytest.mark.parametrize("name", CALLS)
 async def test_cancelled_on_a_free_lock(
-    path: Path, name: str, delay: float | None, durability: Any
+    path: Path, name: str, delay: float | None, way: str
 ) -> None:
     """Cancelled at any await, an operation has happened whole or not at all, and nothing hangs."""
     before, after = await learn(name, path)
     suspension, goes_on = 1, True
     while goes_on:
-        session = await prepared(path, durability=durability)
+        session = await prepared(path, **WAYS[way])
         goes_on = await cancelled_at(CALLS[name](session), (suspension,), delay)
         now = snapshot(session)
         assert session.revision.position == path.stat().st_size
@@ -163,7 +170,7 @@ async def test_cancelled_on_a_free_lock(
         assert snapshot(session) == on_disk(path)
         await session.close()
         suspension += 1
-    assert suspension > 2
+    assert suspension > 2 or way == "inline"  # where an append may not be suspended at all
 
 
 @pytest.mark.parametrize("delay", [None, 0.002], ids=["at once", "later"])
@@ -197,7 +204,7 @@ async def test_cancelling_one_of_many_harms_no_other(path: Path, victim: int, he
     """Of several operations in one batch one is cancelled; all the others happen, in order."""
     suspension, goes_on = 1, True
     while goes_on:
-        session = await prepared(path)
+        session = await prepared(path, inline=False)
         calls: list[asyncio.Task[Any]] = []
         goes_on = False
 
@@ -451,6 +458,8 @@ async def test_many_waits_given_up_leave_one_thread(path: Path) -> None:
 async def test_no_thread_to_be_had(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system gives no thread, the call fails, hasn't happened, and can be repeated."""
     session = await prepared(path)
+    await session.close()  # a slow disk may have given it a thread
+    await session.open()
     before = path.read_bytes()
 
     def refuse(thread: threading.Thread) -> None:

@@ -15,8 +15,8 @@ PACKAGE = Path(cosession.__file__).parent
 LAYERS = (
     "errors", "records", "codec", "history", "marks", "state", "edits", "batch", "changes",
     "header", "repair", "messages", "_platform", "_fork", "trace", "lock", "files", "documents",
-    "card", "presence", "lineage", "turn_lock", "reading", "replacing", "healing", "store",
-    "transfer", "inspect", "commits", "_base", "follow", "turn", "session", "blocking",
+    "card", "presence", "lineage", "turn_lock", "reading", "replacing", "healing", "appending",
+    "store", "transfer", "inspect", "commits", "_base", "follow", "turn", "session", "blocking",
 )  # fmt: skip
 """From the bottom to the top, as `docs/design.md` lists them; nothing imports upwards."""
 

@@ -10,16 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from .edits import Edit, Step, plan_edit
+from .edits import Add, Edit, Step, plan_edit
 from .errors import Conflict
 from .history import Decoder
 from .records import Outcome, Revision
 from .state import State
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
-    """One operation, ready to be committed: its records are encoded."""
+    """One operation, ready to be committed: its records are encoded. It never changes."""
 
     name: str
     steps: tuple[Step, ...]
@@ -40,6 +40,16 @@ class Request:
     """Whether the caller has the turn's lock: then a turn that is on was interrupted."""
     decode: Decoder | None = None
     """What a conflict shows the records with that came in."""
+
+    @property
+    def plain(self) -> tuple[bytes, ...] | None:
+        """Its records, if it appends them whatever comes before, outside of any turn."""
+        if self.turn or self.expect is not None or self.begins or self.settles or self.alone:
+            return None
+        match self.steps:
+            case (Add(lines),):
+                return lines
+        return None
 
 
 Result = Outcome | Exception
@@ -118,12 +128,13 @@ class Batch:
             self.own = replace(self.own, end=self.revision)
         self.outcomes[number] = Outcome(self.revision, edit.checkpoints)
 
-    def shift(self, by: int) -> None:
-        """Foreign lines came to lie before ours."""
-        self.outcomes = {
+    def shifted(self, by: int) -> dict[int, Outcome]:
+        """The outcomes, if foreign lines of so many bytes came to lie before ours."""
+        if not by:
+            return self.outcomes
+        return {
             number: replace(
-                outcome,
-                revision=Revision(self._generation, outcome.revision.position + by),
+                outcome, revision=Revision(self._generation, outcome.revision.position + by)
             )
             for number, outcome in self.outcomes.items()
         }

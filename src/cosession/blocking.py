@@ -144,6 +144,10 @@ class BlockingSession(SessionBase[T], Generic[T]):
     ) -> Revision | Fork:
         """Append one message, or a list of them: all or none, and nothing in between."""
         add = self._add(messages)
+        if expect is None and on_conflict == "raise" and not self._turn:
+            tries_once(timeout)
+            if (revision := self._open_queue().append_now(add.lines)) is not None:
+                return revision
         request = self._request("append", self._expectation(expect, on_conflict), add)
         try:
             return self._perform(request, timeout).revision

@@ -20,13 +20,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from math import isnan
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from . import _fork, _platform, trace
 from .batch import Request, Result
 from .errors import CosessionError, LockTimeout, SessionClosed
 from .files import translated
-from .records import Outcome
+from .records import Outcome, Revision
 from .store import Store
 
 T = TypeVar("T")
@@ -135,6 +135,11 @@ class CommitQueue:
             self._waiting.append(operation)
             operation.queued = True
 
+    @property
+    def waiting(self) -> int:
+        """How many operations wait."""
+        return len(self._waiting)
+
     def withdraw(self, operation: Operation) -> bool:
         """Take back what still waits; False if it is being committed, or settled already."""
         gave_up = False
@@ -178,7 +183,7 @@ class CommitQueue:
 
     def try_pass(self) -> bool:
         """Commit what waits on this thread, if neither another thread nor process is at it."""
-        return self._exclusively(lambda: self._settle_errors(self._pass_now))
+        return self._exclusively(self._settle_errors, self._pass_now) or False
 
     def try_quick_pass(self) -> bool:
         """`try_pass`, if it takes no longer than a few short system calls: for an event loop."""
@@ -186,7 +191,7 @@ class CommitQueue:
             return False  # opening a file may have to wait for whoever has it open
         if time.monotonic() < self._slow_until:
             return False
-        return self._exclusively(self._pass_quickly)
+        return self._exclusively(self._pass_quickly) or False
 
     def _pass_quickly(self) -> bool:
         began = time.monotonic()
@@ -201,9 +206,21 @@ class CommitQueue:
             self._slow_until = began + _CAUTION
         return done
 
+    def append_now(self, lines: Sequence[bytes]) -> Revision | None:
+        """Append records on this thread, if no thread, process or turn is in the way.
+
+        Else None, and nothing has happened. Nobody who waits is overtaken.
+
+        Raises:
+            CosessionError: Nothing was in the way, and yet it failed; nothing has happened.
+        """
+        if self._waiting or self._passer or trace.sink is not None:
+            return None
+        return self._exclusively(self.store.append_now, lines)
+
     def try_settle(self) -> bool:
         """Heal and fold in everything, if neither another thread nor process is at it."""
-        return self._exclusively(self._settle_now)
+        return self._exclusively(self._settle_now) or False
 
     def _settle_now(self) -> bool:
         with translated(self.store.lock.path, "take the lock"):
@@ -223,20 +240,21 @@ class CommitQueue:
             if self._closed:  # meanwhile, and nobody else would close what this opened
                 self._close_store()
 
-    def _exclusively(self, a_pass: Callable[[], bool], *, wait: bool = False) -> bool:
-        """Run a pass, if no other thread is at it; with `wait`, once none is.
+    def _exclusively(self, a_pass: Callable[..., T], *given: Any, wait: bool = False) -> T | None:
+        """Run a pass, if no other thread is at it; with `wait`, once none is. Else None.
 
         Raises:
             CosessionError: This very thread is at it: a signal handler called.
         """
         me = threading.get_ident()
-        self._refuse_nested(me)
+        if self._passer == me:
+            self._refuse_nested(me)
         try:
             if not self._passing.acquire(blocking=wait):
-                return False
+                return None
             self._passer = me
             # What comes late to a closed session would open its files again, for good.
-            return not self._closed and a_pass()
+            return None if self._closed else a_pass(*given)
         except Exception:
             raise
         except BaseException:
@@ -397,7 +415,7 @@ class CommitQueue:
                     self._work.wait()
                 if self._closed:
                     break
-            self._exclusively(lambda: self._settle_errors(self._pass_when_free), wait=True)
+            self._exclusively(self._settle_errors, self._pass_when_free, wait=True)
         self._close_store()
 
     # ---- the end ----------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from .errors import UnknownCheckpoint
 from .state import State
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Add:
     """Append these encoded records."""
 

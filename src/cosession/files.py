@@ -30,6 +30,11 @@ _COPY_CHUNK = 1 << 20
 _NO_SUCH_PLACE = (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EBADF)
 """What is wrong with the path, and not with the disk (EBADF: a device of Windows)."""
 
+Range = tuple[int, int]
+
+_JUST_WRITTEN = (-1, -1)
+"""All of it, right before the descriptor's position: one call less, where nobody asks."""
+
 _SOMEWHERE = (1 << 62, (1 << 62) + 1)
 """Where bytes are that were written, and nobody knows where: never what a file really holds."""
 
@@ -54,10 +59,10 @@ class translated:  # noqa: N801 - reads as the function it is; a class costs a t
     ) -> None:
         # LockTimeout is ours, and yet an OSError, being a TimeoutError.
         if isinstance(error, OSError) and not isinstance(error, CosessionError):
-            raise _ours(error, self._path, self._doing) from error
+            raise ours(error, self._path, self._doing) from error
 
 
-def _ours(error: OSError, path: str, doing: str) -> CosessionError:
+def ours(error: OSError, path: str, doing: str) -> CosessionError:
     if isinstance(error, FileNotFoundError):
         return SessionMissing(path, f"{doing}: the file or its folder is gone")
     if _platform.full(error):
@@ -106,7 +111,7 @@ def require_plain_file(path: str) -> os.stat_result | None:
         raise NotWritable(path, "look at the file", error.errno) from error
     except OSError as error:
         if error.errno not in _NO_SUCH_PLACE:
-            raise _ours(error, path, "look at the file") from error
+            raise ours(error, path, "look at the file") from error
         raise NotASession(path, f"can't be looked at: {error.strerror}") from error
     kinds = {
         stat.S_IFDIR: "a folder",
@@ -159,20 +164,37 @@ def last_line_end(fd: int, start: int, stop: int) -> int:
     return start
 
 
-def write_all(fd: int, data: bytes, placed: list[tuple[int, int]] | None = None) -> None:
+def write_all(fd: int, data: bytes, placed: list[Range] | None = None) -> None:
     """Write at the descriptor's position (its end, if it appends), however many calls it takes.
 
     Usually it takes one. Short writes come from full disks and size limits, and the call after
-    one says so. `placed` is told where in the file each of them put its bytes.
+    one says so. `placed` is told where in the file each of them put its bytes: see `located`.
     """
-    done = 0
-    while done < len(data):
-        count = os.write(fd, memoryview(data)[done:] if done else data)
-        done += count
+    done = count = os.write(fd, data)
+    if done == len(data):
         if placed is not None:
-            placed.append(_SOMEWHERE)
-            end = os.lseek(fd, 0, os.SEEK_CUR)
-            placed[-1] = end - count, end
+            placed.append(_JUST_WRITTEN)
+        return
+    while True:
+        if placed is not None:
+            placed.append(_before_position(fd, count))
+        if done == len(data):
+            return
+        count = os.write(fd, memoryview(data)[done:])
+        done += count
+
+
+def located(fd: int, placed: list[Range], length: int) -> list[Range]:
+    """What `write_all` told of bytes of that length, if nothing else was written since."""
+    return [_before_position(fd, length)] if placed == [_JUST_WRITTEN] else placed
+
+
+def _before_position(fd: int, count: int) -> Range:
+    try:
+        end = os.lseek(fd, 0, os.SEEK_CUR)
+    except OSError:
+        return _SOMEWHERE
+    return end - count, end
 
 
 def close(fd: int) -> None:

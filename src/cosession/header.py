@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -30,10 +31,13 @@ _MAGIC = b"cosessn1"
 _LAYOUT = struct.Struct("<8s QQQQQQ II 16s BxxxQ II QQ QQ")
 _SPAN = struct.Struct("<II")
 _CRC = struct.Struct("<I")
+_PADDING = bytes(HEADER_SIZE - _LAYOUT.size - _CRC.size)
 _NO_INTENT, _APPENDING, _REPLACING = 0, 1, 2
+MASK = (1 << 64) - 1
+"""Of devices and inodes, which are longer on some systems, 64 bits are compared."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Identity:
     """Which file: device and inode (volume and file index on Windows), 64 bits of each."""
 
@@ -42,11 +46,10 @@ class Identity:
 
     @classmethod
     def of(cls, device: int, inode: int) -> Identity:
-        mask = (1 << 64) - 1
-        return cls(device & mask, inode & mask)
+        return cls(device & MASK, inode & MASK)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Span:
     """One announced record: its length in bytes, newline included, and its checksum."""
 
@@ -58,12 +61,16 @@ class Span:
         return cls(len(line), crc32(line))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Appending:
     """These records are about to be written behind `start`."""
 
     start: int
     spans: tuple[Span, ...]
+
+    @classmethod
+    def of(cls, start: int, lines: Sequence[bytes]) -> Appending:
+        return cls(start, tuple([Span(len(line), crc32(line)) for line in lines]))
 
     @property
     def length(self) -> int:
@@ -81,7 +88,7 @@ class Replacing:
     kept: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Header:
     """What the last process that held the lock left for the next one."""
 
@@ -126,39 +133,61 @@ def pack(header: Header, serial: int | None = None) -> bytes:
 
     With `serial`, that one takes the place of the header's own.
     """
-    kind, start, count, spans_crc, other = _NO_INTENT, 0, 0, 0, Identity(0, 0)
+    number = header.serial if serial is None else serial
     match header.intent:
-        case Appending():
-            kind, start, count = _APPENDING, header.intent.start, len(header.intent.spans)
-            spans_crc = crc32(pack_spans(header.intent))
-        case Replacing():
-            kind, start, other = _REPLACING, header.intent.kept, header.intent.identity
+        case None:
+            return _pack(header, number, _NO_INTENT, 0, 0, 0, 0, 0)
+        case Replacing(identity, kept):
+            return _pack(header, number, _REPLACING, kept, 0, 0, identity.device, identity.inode)
+        case Appending(start, spans) as intent:
+            checksum = crc32(pack_spans(intent))
+            return _pack(header, number, _APPENDING, start, len(spans), checksum, 0, 0)
+
+
+def pack_appending(header: Header, serial: int, lines: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """A header that announces these records behind *committed*, and their table."""
+    table = b"".join([_SPAN.pack(len(line), crc32(line)) for line in lines])
+    start, checksum = header.committed, crc32(table)
+    return _pack(header, serial, _APPENDING, start, len(lines), checksum, 0, 0), table
+
+
+def _pack(
+    header: Header,
+    serial: int,
+    kind: int,
+    start: int,
+    count: int,
+    checksum: int,
+    device: int,
+    inode: int,
+) -> bytes:
+    identity = header.identity
     body = _LAYOUT.pack(
         _MAGIC,
         header.generation,
-        header.identity.device,
-        header.identity.inode,
+        identity.device,
+        identity.inode,
         header.committed,
         header.kept,
-        header.modified & ((1 << 64) - 1),
+        header.modified & MASK,
         header.mark_length,
         header.mark,
         header.boot,
         kind,
         start,
         count,
-        spans_crc,
-        other.device,
-        other.inode,
-        header.serial if serial is None else serial,
+        checksum,
+        device,
+        inode,
+        serial,
         header.turn,
     )
-    return (body + _CRC.pack(crc32(body))).ljust(HEADER_SIZE, b"\0")
+    return body + _CRC.pack(crc32(body)) + _PADDING
 
 
 def pack_spans(intent: Appending) -> bytes:
     """The table of announced records, to be written at `SPANS_AT`."""
-    return b"".join(_SPAN.pack(span.length, span.checksum) for span in intent.spans)
+    return b"".join([_SPAN.pack(span.length, span.checksum) for span in intent.spans])
 
 
 def spans_size(head: bytes) -> int:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from . import _platform, files
 from .errors import HardLinked, StorageError
 from .files import translated
-from .header import Appending, Header, Identity, Replacing
+from .header import MASK, Appending, Header, Identity, Replacing
 from .reading import LOOKS, View, bears_mark
 from .repair import Cut, Splice, plan_repair
 from .replacing import FileReplacer, Overtaken
@@ -37,7 +37,7 @@ class Survey:
     header: Header | None
     identity: Identity
     settled: bool
-    """Whether nothing happened to the file but what the header says."""
+    """Whether there is nothing to heal."""
 
 
 class FileHealer(FileReplacer):
@@ -84,15 +84,19 @@ class FileHealer(FileReplacer):
         identity = Identity.of(status.st_dev, status.st_ino)
         if identity != self._view.identity:
             self._close_data()
-        settled = (
-            header is not None
-            and header.intent is None
-            and header.identity == identity
+        settled = header is not None and self._is_settled(header, status)
+        return Survey(header, identity, settled)
+
+    def _is_settled(self, header: Header, status: os.stat_result) -> bool:
+        """Whether nothing happened to the file but what the header says."""
+        return (
+            header.intent is None
             and header.committed == status.st_size
             and header.modified == status.st_mtime_ns
+            and header.identity.inode == status.st_ino & MASK
+            and header.identity.device == status.st_dev & MASK
             and header.boot == self._boot
         )
-        return Survey(header, identity, settled)
 
     def _create_file(self) -> None:
         with translated(self.path, "create the session"):
@@ -121,7 +125,8 @@ class FileHealer(FileReplacer):
                     good = self._splice(fd, good, (splice.start, splice.stop))
         with self._data() as fd:
             self._close_last_line(fd)
-            good = self._publish(fd, good, os.fstat(fd).st_size)
+            status = os.fstat(fd)
+            good = self._publish(fd, good, status.st_size, status.st_mtime_ns)
         if isinstance(intent, Replacing):
             files.remove_leftovers(self.path)
         return good

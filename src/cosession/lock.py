@@ -17,7 +17,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from . import _fork, _platform, trace
@@ -31,6 +31,7 @@ from .header import (
     Header,
     card_tail,
     pack,
+    pack_appending,
     pack_card,
     pack_spans,
     spans_size,
@@ -58,7 +59,7 @@ class KernelLock:
         self.traced: trace.Hold | None = None
         """What the trace is going to say of the lock being held, if anything is traced."""
         self._fd = -1
-        self._node: tuple[int, int] | None = None
+        self._device = self._inode = 0
         _fork.watch(self)
 
     def open(self) -> None:
@@ -86,7 +87,8 @@ class KernelLock:
     def try_acquire(self) -> bool:
         """Take the lock if it is free. Never waits."""
         while True:
-            self.open()
+            if self._fd < 0:
+                self.open()
             if not _platform.try_lock(self._fd):
                 self._let_go()
                 return False
@@ -120,7 +122,10 @@ class KernelLock:
     def _is_ours(self) -> bool:
         """Whether the lock just taken is on the right file; it is let go of if not."""
         try:
-            self.held = self.is_current()
+            there = os.lstat(self.path)
+            self.held = there.st_ino == self._inode and there.st_dev == self._device
+        except FileNotFoundError:
+            pass
         finally:
             if not self.held:
                 self._reopen()
@@ -138,8 +143,12 @@ class KernelLock:
                 self.traced.until = trace.now()
             traced, self.traced = self.traced, None
             self.held = False
-            self._unlock()
-            self._let_go()
+            try:
+                _platform.unlock(self._fd)
+            except OSError:
+                self._close()  # unlocks as well: a lock that nobody knows of stays for ever
+            if not _platform.KEEPS_FILES_OPEN:
+                self._close()
             if traced is not None:
                 traced.tell()
 
@@ -152,12 +161,6 @@ class KernelLock:
         """Keep no file open between operations where that is in others' way."""
         if not _platform.KEEPS_FILES_OPEN:
             self._close()
-
-    def _unlock(self) -> None:
-        try:
-            _platform.unlock(self._fd)
-        except OSError:
-            self._close()  # which unlocks as well: a lock that nobody knows of stays for ever
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
@@ -189,7 +192,7 @@ class KernelLock:
 
     def write_at(self, offset: int, data: bytes) -> None:
         """Write inside the file, which must be open. Never the locked byte."""
-        done = 0
+        done = _platform.pwrite(self._fd, data, offset)
         while done < len(data):  # short writes come from full disks; the next one says so
             done += _platform.pwrite(self._fd, data[done:], offset + done)
 
@@ -202,26 +205,27 @@ class KernelLock:
             os.close(fd)
             raise
         self._fd = fd
-        self._node = (status.st_dev, status.st_ino)
+        self._device, self._inode = status.st_dev, status.st_ino
 
     def is_current(self) -> bool:
         """Whether the file that is locked is the one that its path names."""
         try:
-            there = os.stat(self.path, follow_symlinks=False)
+            there = os.lstat(self.path)
         except FileNotFoundError:
             return False
-        return (there.st_dev, there.st_ino) == self._node
+        return (there.st_dev, there.st_ino) == (self._device, self._inode)
 
     def is_at_its_path(self, fd: int) -> bool:
         """The same of a file that was opened to read it."""
         try:
-            there = os.stat(self.path, follow_symlinks=False)
+            there = os.lstat(self.path)
         except FileNotFoundError:
             return False
         return os.path.samestat(there, os.fstat(fd))
 
     def _reopen(self) -> None:
-        self._unlock()
+        with suppress(OSError):
+            _platform.unlock(self._fd)
         self.close()
 
 
@@ -240,11 +244,16 @@ class LockFile(KernelLock):
     def __init__(self, path: str, *, beside: str) -> None:
         super().__init__(path, beside=beside)
         self._card_tails: dict[str, bytes] = {}
-        self._serial = 0
+        self._card, self._card_for, self._card_until = b"", "", 0.0
+        self.serial = 0
+        """That of the header as last read or written; the next one gets one more."""
+        self._known: tuple[bytes, Header] | None = None
+        """A header without an intent, as last read or written: its bytes, and what they say."""
 
     def after_fork_in_child(self) -> None:
         super().after_fork_in_child()
         self._card_tails.clear()
+        self._card_for = ""
 
     def _trace(self, sink: trace.Sink) -> None:
         self.traced = trace.Commit(sink, self._beside, self._left_over())
@@ -280,23 +289,42 @@ class LockFile(KernelLock):
 
     def read(self) -> Header | None:
         """The header, under the lock; `None` if there is none that can be used."""
-        header = _read_header(self._fd)
-        self._serial = header.serial if header else 0
+        head = _platform.pread(self._fd, HEADER_SIZE, HEADER_AT)
+        if self._known is not None and head == self._known[0]:
+            return self._known[1]
+        header = _parse_header(self._fd, head)
+        self.serial = header.serial if header else 0
+        self._known = (head, header) if header and header.intent is None else None
         return header
 
     def announce(self, header: Header, operation: str, *, durable: bool) -> None:
         """Write a header with an intent, and who has it, in one go; synced if `durable`."""
         table = pack_spans(header.intent) if isinstance(header.intent, Appending) else b""
-        self._serial += 1
-        if SPANS_AT + len(table) > _PAGE:
+        self.serial += 1
+        self._announce(pack(header, self.serial), table, operation, durable=durable)
+        if self.traced is not None:
+            self.traced.announced(header.intent)
+
+    def announce_append(
+        self, header: Header, lines: Sequence[bytes], operation: str, *, durable: bool
+    ) -> None:
+        """The same for records behind *committed*."""
+        self.serial += 1
+        head, table = pack_appending(header, self.serial, lines)
+        self._announce(head, table, operation, durable=durable)
+        if self.traced is not None:
+            self.traced.announced(Appending.of(header.committed, lines))
+
+    def _announce(self, head: bytes, table: bytes, operation: str, *, durable: bool) -> None:
+        if len(table) > _PAGE - SPANS_AT:
             # A kill may cut a write between two pages. The table means nothing before its header.
             self.write_at(SPANS_AT, table)
             table = b""
-        self.write_at(HEADER_AT, pack(header, self._serial) + self._card(operation) + table)
+        if operation != self._card_for or time.monotonic() > self._card_until:
+            self._make_card(operation)
+        self.write_at(HEADER_AT, head + self._card + table)
         if durable:
             self.sync()
-        if self.traced is not None:
-            self.traced.announced(header.intent)
 
     def sync(self) -> None:
         """Have on the disk what has been written."""
@@ -304,12 +332,15 @@ class LockFile(KernelLock):
 
     def publish(self, header: Header) -> None:
         """Write a header without an intent."""
-        self._serial += 1
-        self.write_at(HEADER_AT, pack(header, self._serial))
+        self.serial += 1
+        head = pack(header, self.serial)
+        self.write_at(HEADER_AT, head)
+        self._known = (head, header) if header.serial == self.serial else None
         if self.traced is not None:
             self.traced.published(header)
 
-    def _card(self, operation: str) -> bytes:
+    def _make_card(self, operation: str) -> None:
+        """This process's card, for a second: since when it has the lock is no more exact."""
         tail = self._card_tails.get(operation)
         if tail is None:
             tail = self._card_tails[operation] = card_tail(
@@ -322,7 +353,8 @@ class LockFile(KernelLock):
                     command=os.path.basename(sys.argv[0] if sys.argv else ""),
                 )
             )
-        return pack_card(os.getpid(), time.time(), tail)
+        self._card = pack_card(os.getpid(), time.time(), tail)
+        self._card_for, self._card_until = operation, time.monotonic() + 1
 
 
 class Peek:
@@ -340,7 +372,10 @@ class Peek:
 
 
 def _read_header(fd: int) -> Header | None:
-    head = _platform.pread(fd, HEADER_SIZE, HEADER_AT)
+    return _parse_header(fd, _platform.pread(fd, HEADER_SIZE, HEADER_AT))
+
+
+def _parse_header(fd: int, head: bytes) -> Header | None:
     size = spans_size(head)
     return unpack(head, _platform.pread(fd, size, SPANS_AT) if size else b"")
 

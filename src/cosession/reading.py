@@ -37,7 +37,7 @@ LOOKS = 10
 """How often a reader without the lock looks again when it meets a change under way."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class View:
     """What is known of the file, replaced as one, since other threads read it at any time."""
 

@@ -108,7 +108,7 @@ class FileReplacer(FileReader):
                 # Nothing in the header would tell whose bytes these are, were the old file back.
                 _platform.sync_folder(os.path.dirname(self.path))
             with self._data() as new_fd:
-                header = self._publish(new_fd, header, status.st_size)
+                header = self._publish(new_fd, header, status.st_size, os.fstat(new_fd).st_mtime_ns)
         except OSError as error:
             log.warning("%s: replaced, but the header is not written: %s", self.path, error)
         return header, rotated
@@ -228,10 +228,13 @@ class FileReplacer(FileReader):
         self.repairs += (repair,)
         log.warning("%s: %s", self.path, repair)
 
-    def _publish(self, fd: int, header: Header, committed: int, mark: bytes = b"") -> Header:
+    def _publish(
+        self, fd: int, header: Header, committed: int, modified: int, mark: bytes = b""
+    ) -> Header:
         """Write down that the file is good up to here; the header as written.
 
-        `mark` is what its last bytes are, where that is known.
+        `modified` is its modification time (ns), seen when it was as long as that, and `mark` what
+        its last bytes are, where that is known.
         """
         mark = mark or files.read_all(fd, max(0, committed - MARK), committed)
         published = Header(
@@ -239,11 +242,13 @@ class FileReplacer(FileReader):
             header.identity,
             committed,
             header.kept,
-            os.fstat(fd).st_mtime_ns,
+            modified,
             len(mark),
             crc32(mark),
             self._boot,
-            turn=header.turn,
+            None,
+            self.lock.serial + 1,
+            header.turn,
         )
         self.lock.publish(published)
         return published

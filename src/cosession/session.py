@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -52,6 +53,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+_STAY = 0.001
+"""Seconds for which a coroutine that only appends keeps the event loop to itself."""
+
+
 class Session(SessionBase[T], Generic[T]):
     """A session file that other processes may be using too, for asyncio.
 
@@ -81,6 +86,7 @@ class Session(SessionBase[T], Generic[T]):
         read_only: bool = ...,
         lock_dir: str | os.PathLike[str] | None = ...,
         during_turn: DuringTurn = ...,
+        inline: bool = ...,
     ) -> None: ...
     @overload
     def __init__(
@@ -93,14 +99,29 @@ class Session(SessionBase[T], Generic[T]):
         read_only: bool = ...,
         lock_dir: str | os.PathLike[str] | None = ...,
         during_turn: DuringTurn = ...,
+        inline: bool = ...,
     ) -> None: ...
-    def __init__(self, path: str | os.PathLike[str], **options: Any) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, inline: bool = True, **options: Any
+    ) -> None:
+        """Name a session file, as `SessionBase` does.
+
+        Args:
+            inline: Whether small changes that meet no obstacle at all, and wait for no disk, are
+                made on the event loop's thread, in some 30 µs each, instead of on another one.
+        """
         super().__init__(path, **options)
+        self._options["inline"] = inline
+        self._inline = inline
         self._lock = asyncio.Lock()
         self._line = asyncio.Lock()
         """Held by the coroutine that waits for another terminal's turn."""
         self._turn_owner: asyncio.Task[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._crowded = False
+        """Whether several coroutines lined up when last one led."""
+        self._stays_until = 0.0
+        """How long the event loop's thread may be used without a break."""
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -194,6 +215,10 @@ class Session(SessionBase[T], Generic[T]):
             StorageError: The system refuses. What was half done has been undone.
         """
         add = self._add(messages)
+        if expect is None and on_conflict == "raise" and not self._turn:
+            tries_once(timeout)
+            if (revision := self._append_now(add.lines)) is not None:
+                return revision
         request = self._request("append", self._expectation(expect, on_conflict), add)
         try:
             return (await self._perform(request, timeout)).revision
@@ -538,15 +563,33 @@ class Session(SessionBase[T], Generic[T]):
         finally:
             lock.close()
 
+    def _append_now(self, lines: Sequence[bytes]) -> Revision | None:
+        """Append on the spot, on the event loop's thread, if nothing is in the way; else None.
+
+        Not while others line up, who go out in one write, and not for longer than a moment without
+        the event loop getting its turn.
+        """
+        queue = self._open_queue()
+        if (
+            not self._inline
+            or self._crowded
+            or self._lock.locked()
+            or time.monotonic() > self._stays_until
+        ):
+            return None
+        return queue.append_now(lines)
+
     async def _commit(self, request: Request, timeout: float | None) -> Outcome:
         queue = self._open_queue()
         operation = Operation(request, once=tries_once(timeout))
         try:
             queue.add(operation)
-            async with asyncio.timeout(queue.patience(timeout)):
-                async with self._lock:
-                    if not operation.settled:
-                        await self._lead(queue, operation)
+            patience = queue.patience(timeout)
+            if patience is None:
+                await self._settle(queue, operation)
+            else:
+                async with asyncio.timeout(patience):
+                    await self._settle(queue, operation)
         except (asyncio.CancelledError, TimeoutError) as error:
             if isinstance(error, TimeoutError) and queue.withdraw(operation):
                 raise queue.timeout(operation) from None
@@ -559,10 +602,26 @@ class Session(SessionBase[T], Generic[T]):
             raise
         return operation.outcome()
 
+    async def _settle(self, queue: CommitQueue, operation: Operation) -> None:
+        """Lead, or wait for whoever does, until the operation is settled."""
+        if self._lock.locked():
+            await self._settlement(queue, operation)
+            return
+        async with self._lock:
+            try:
+                await self._lead(queue, operation)
+            finally:
+                if queue.waiting:  # who came meanwhile relies on us
+                    queue.start_pass()
+
     async def _lead(self, queue: CommitQueue, operation: Operation) -> None:
         """Have a pass run, and stay until the operation is settled, or withdrawn."""
         await asyncio.sleep(0)  # the others that are ready queue up, and go out with this one
-        if operation.settled or (queue.try_quick_pass() and operation.settled):
+        self._crowded = queue.waiting > 1
+        self._stays_until = time.monotonic() + _STAY
+        if self._inline and not operation.settled:
+            queue.try_quick_pass()
+        if operation.settled:
             return
         settlement = self._settlement(queue, operation)
         queue.start_pass()
@@ -592,9 +651,13 @@ class _ThreadsafeFuture:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self.future: asyncio.Future[None] = self._loop.create_future()
 
     def set(self) -> None:
+        if threading.get_ident() == self._thread:
+            self._set()
+            return
         with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
             self._loop.call_soon_threadsafe(self._set)
 

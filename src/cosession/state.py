@@ -24,7 +24,7 @@ _FEW = 1 << 14
 """Bytes that may as well be looked at line by line."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class State:
     """A session at one position of one generation."""
 
@@ -72,6 +72,27 @@ class State:
             if is_plain(line) or _is_message(line, offset, stop, marks):
                 log.add(offset, stop)
             offset = stop
+
+    def with_line(self, line: bytes) -> State:
+        """The same as `fold`, for one line; cheap if that is a plain message."""
+        log = self.log
+        if log.end != self.position or not is_plain(line[:-1]):
+            return self.fold(line)
+        log.end = -1
+        log.keep(self.position, line)
+        log.add(self.position, self.position + len(line))
+        log.end = self.position + len(line)
+        return State(
+            self.position + len(line),
+            self.message_count + 1,
+            self.mark_count,
+            self.system_prompt,
+            self.token_count,
+            self.messages_at_usage,
+            self.next_checkpoint,
+            log,
+            self._marks,
+        )
 
     def truncated(self, position: int) -> State:
         """The state that this one's first `position` bytes fold to; a line must end there."""

@@ -1,25 +1,25 @@
 """The session file, to be written: commit what operations ask for. Blocking.
 
-1. Records are appended: announced in the lock file's header, written in one write, then published
-   by moving *committed* behind them. What changes anything else writes a new file (`replacing`).
+1. Records are appended (`appending`). What changes anything else writes a new file (`replacing`).
 2. All of that happens under the lock, and begins with settling what is found (`healing`).
-3. A failure undoes exactly what a crash at that point would have left behind. If even that fails,
-   the announcement stays, and the next one to take the lock settles it.
+3. Operations that waited at the same moment go out as one batch, as far as they append (`batch`).
 4. The state in memory changes only after the bytes are in, and is always the fold of the file's
    records up to `revision` (`reading`).
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
+from typing import cast
 
 from . import files
+from .appending import QUICK, FileAppender
 from .batch import Batch, Own, Request, Result
-from .edits import Add, AddCheckpoint, Range
+from .edits import Add, AddCheckpoint
 from .errors import (
     CosessionError,
     SessionMissing,
@@ -28,23 +28,16 @@ from .errors import (
     TurnHeld,
     TurnInterrupted,
     TurnOver,
-    Unsettled,
 )
 from .files import translated
-from .header import Appending, Header, Span
-from .healing import FileHealer, Survey
-from .reading import LOOKS, MARK, View
+from .header import Header
+from .healing import Survey
+from .reading import LOOKS
 from .records import Outcome, Revision
-from .repair import Cut, RepairPlan, Splice, plan_repair
 from .replacing import Overtaken
 
-log = logging.getLogger("cosession")
 
-QUICK = 64 << 10
-"""Bytes that may be read and written without a thread: some 30 µs of the page cache's time."""
-
-
-class Store(FileHealer):
+class Store(FileAppender):
     """One handle on one session file.
 
     `commit` and `settle` need the lock (`store.lock`); `look` doesn't. Methods exclude each other
@@ -121,6 +114,9 @@ class Store(FileHealer):
         if not self._mutex.acquire(blocking=False):
             return None
         try:
+            appends = [request.plain for request in requests]
+            if self._fd >= 0 and None not in appends:
+                return self._append_each(cast("list[tuple[bytes, ...]]", appends), settled)
             with translated(self.path, "read the session"):
                 survey = self._survey()
             header, view = survey.header, self._view
@@ -129,10 +125,34 @@ class Store(FileHealer):
             if not 0 <= header.committed - view.state.position <= QUICK:
                 return None
             return self._commit_all(requests, survey, settled)
-        except CosessionError:
+        except (CosessionError, Overtaken):
             return None  # the same error will come again, on a thread
         finally:
             self._mutex.release()
+
+    def _append_each(
+        self, appends: Sequence[tuple[bytes, ...]], settled: dict[int, Result] | None
+    ) -> list[Result] | None:
+        """Carry out appends that meet no obstacle, in one write; None if there is one."""
+        header = self._quick_look()
+        if header is None:
+            return None
+        results: dict[int, Result] = {} if settled is None else settled
+
+        def landed(shift: int) -> None:
+            position = header.committed + shift
+            for number, lines in enumerate(appends):
+                position += sum(map(len, lines))
+                results[number] = Outcome(Revision(header.generation, position))
+
+        lines = list(chain.from_iterable(appends))
+        data, state = b"".join(lines), self._state_behind(lines)
+        try:
+            with translated(self.path, "append"):
+                self._append(self._fd, header, lines, data, "append", state, landed)
+        except CosessionError as error:
+            return [results.get(number, error) for number in range(len(appends))]
+        return [results[number] for number in range(len(appends))]
 
     def _commit_all(
         self,
@@ -177,11 +197,11 @@ class Store(FileHealer):
             if not edit.replaces:
                 batch.add(number, request, edit)
                 if request.begins or request.ends:
-                    header = self._append(header, batch, results)
+                    header = self._append_batch(header, batch, results)
                     header = self._mark_turn(header, request)
                     batch = Batch(self.generation, self.state, self._own)
                 continue
-            header = self._append(header, batch, results)
+            header = self._append_batch(header, batch, results)
             if header.committed != batch.state.position:
                 raise Overtaken  # the edit was planned for other offsets
             try:
@@ -197,7 +217,7 @@ class Store(FileHealer):
             if request.turn:
                 self._own = replace(self._own, end=self.revision)
             batch = Batch(self.generation, self.state, self._own)
-        self._append(header, batch, results)
+        self._append_batch(header, batch, results)
 
     def _own_so_far(self) -> Own:
         """What of our turn still is ours alone: a program without our lock ends that."""
@@ -241,116 +261,24 @@ class Store(FileHealer):
 
     # ---- appending ------------------------------------------------------------------------------
 
-    def _append(self, header: Header, batch: Batch, results: dict[int, Result]) -> Header:
+    def _append_batch(self, header: Header, batch: Batch, results: dict[int, Result]) -> Header:
         """Write a batch's records behind the file, and note its results."""
-        if batch.lines:
-            data, start = b"".join(batch.lines), header.committed
-            placed: list[Range] = []
-            intent = Appending(start, tuple(map(Span.of, batch.lines)))
-            # One record that is torn by a power cut is no record. Of several, some could survive:
-            # their announcement must be on the disk before them, and so must what lies before.
-            durable = self.durable and len(batch.lines) > 1
-            with translated(self.path, "append"), self._data() as fd:
-                if durable and not self._is_on_disk(Revision(header.generation, start)):
-                    self._sync(fd, Revision(header.generation, start))
-                try:
-                    self.lock.announce(header.announcing(intent), batch.name, durable=durable)
-                    files.write_all(fd, data, placed)
-                    shift = self._place(fd, start, data)
-                    stop = start + shift + len(data)
-                    if self.durable:
-                        self._sync(fd, Revision(header.generation, stop))
-                    state = batch.state
-                    if shift:
-                        state = self.state
-                        for piece in files.read_lines(fd, start, stop):
-                            state = state.fold(piece)
-                    batch.shift(shift)
-                    header = self._publish(fd, header, stop, b"" if shift else data[-MARK:])
-                    results.update(batch.outcomes)  # at once: Ctrl-C may come on the way out
-                except BaseException as error:
-                    known = placed if isinstance(error, Exception) else None
-                    try:
-                        undone = self._undo_append(fd, header, intent, data, known)
-                    except (OSError, CosessionError, Overtaken) as worse:
-                        # The announcement stays: whoever takes the lock next finishes this.
-                        log.warning("%s: could not undo a failed append: %s", self.path, worse)
-                        landed = sum(stop - start for start, stop in placed) == len(data)
-                        if landed and isinstance(error, OSError):
-                            raise Unsettled(self.path, "append", error.errno) from error
-                        raise error from worse
-                    if not undone:
-                        results.update(batch.outcomes)
-                    raise
-            self._view = View(header.generation, header.identity, state, header.kept)
-            # Foreign lines that came to lie before ours are not our own.
-            self._own = batch.own if not shift else replace(batch.own, start=self.revision)
-            self._own = replace(self._own, end=self.revision)
-        results.update(batch.outcomes)
-        return header
-
-    def _place(self, fd: int, start: int, data: bytes) -> int:
-        """How far behind `start` our bytes came to lie, as whole lines of their own.
-
-        Raises:
-            Overtaken: They were glued to an unfinished line of a program that takes no lock.
-        """
-        size = os.fstat(fd).st_size
-        if size == start + len(data):
-            return 0
-        tail = files.read_all(fd, start, size)
-        at = tail.find(data)
-        if at < 0 or (at > 0 and tail[at - 1 : at] != b"\n"):
-            raise Overtaken
-        return at
-
-    def _undo_append(
-        self,
-        fd: int,
-        header: Header,
-        intent: Appending,
-        data: bytes,
-        placed: list[Range] | None,
-    ) -> bool:
-        """Take back what a failed write left, and nothing that anybody else wrote meanwhile.
-
-        `placed` says where the bytes are; `None` after an interrupt, when nobody knows. False if
-        it has succeeded after all.
-        """
-        now = self.lock.read()
-        if now and now.intent is None and now.committed > intent.start:
-            return False  # an interrupt came right behind the publishing: it has happened
-        size = os.fstat(fd).st_size
-        if placed is not None and self._are_there(fd, placed, data):
-            if len(placed) > 1 or (placed and placed[0][1] < size):
-                self._splice(fd, header, *placed)
-                return True
-            if placed:
-                self._cut_back(fd, placed[0][0])
-            self.lock.publish(header)
-            return True
-        tail = files.read_all(fd, intent.start, size)
-        at = tail.find(data)
-        splice: RepairPlan = Splice(at, at + len(data))
-        if data.startswith(tail) or at + len(data) == len(tail) > at >= 0:
-            if tail:
-                self._cut_back(fd, intent.start + max(at, 0))
+        if not batch.lines:
+            results.update(batch.outcomes)
         else:
-            if at < 0:
-                splice = plan_repair(intent, tail)
-            if isinstance(splice, Splice):
-                start = intent.start
-                self._splice(fd, header, (start + splice.start, start + splice.stop))
-                return True
-            if isinstance(splice, Cut):
-                return True  # the announcement stays: whoever takes the lock next cuts it
-        self.lock.publish(header)
-        return True
 
-    def _are_there(self, fd: int, placed: list[Range], data: bytes) -> bool:
-        """Whether these ranges of the file hold the data's beginning, as they should."""
-        found = b"".join(files.read_all(fd, start, stop) for start, stop in placed)
-        return data.startswith(found) and len(found) == sum(stop - start for start, stop in placed)
+            def landed(shift: int) -> None:
+                results.update(batch.shifted(shift))  # at once: Ctrl-C may come on the way out
+
+            with translated(self.path, "append"), self._data() as fd:
+                data = b"".join(batch.lines)
+                header, shift = self._append(
+                    fd, header, batch.lines, data, batch.name, batch.state, landed
+                )
+            # Foreign lines that came to lie before ours are not our own.
+            start = self.revision if shift else batch.own.start
+            self._own = Own(batch.own.turn, start, self.revision)
+        return header
 
 
 def _weight(request: Request) -> int:
