@@ -146,7 +146,7 @@ MUTANTS = {
         {"await uncancelled(…": "opened.append(self._open_ready())"},
     ),
     "pydantic is imported on the loop": Mutant(
-        "heartbeat", "cosession.session:Session._open_ready", {"_ = self._codec": "pass"}
+        "heartbeat", "cosession.session:Session.append", {"if self._needs_codec…": "if False:"}
     ),
     "old messages are freed all at once": Mutant(
         "heartbeat", "cosession.history:_Burial.__del__", {"for storage in…": "return\n{line}"}

@@ -11,11 +11,9 @@ the turn can be cancelled at any time. **A fork** inside the block leaves the tu
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._base import rotated_path
@@ -26,6 +24,8 @@ from .records import Fork, Holder, Outcome, Revision, TurnCard
 from .turn_lock import TurnLock, new_token
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ._base import SessionBase
     from .blocking import BlockingSession
     from .session import Session
@@ -233,7 +233,8 @@ class InterruptedTurn(InterruptedBase[T]):
             Where the old file was kept; `None` if the turn wrote nothing.
         """
         await self._session.refresh()
-        step = await asyncio.to_thread(self._session._back_to, self.began)
+        session, began = self._session, self.began
+        step = await session._on_thread(lambda: session._back_to(began))
         request = self._settle_request("roll back a turn", step)
         return rotated_path(await self._session._settle_turn(request, timeout))
 
