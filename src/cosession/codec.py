@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from dataclasses import dataclass
 from itertools import compress
 from typing import Any
+
+from .values import value
 
 BOM = b"\xef\xbb\xbf"
 _TOO_LARGE = 1 << 63
@@ -38,29 +39,29 @@ _LINES = re.compile(
 """At each line end: does a brace come before it, and what comes behind it?"""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MessageLine:
     """A line that should hold a message."""
 
     line: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SystemPrompt:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Usage:
     token_count: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Checkpoint:
     id: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Origin:
     """The records before this one were copied from another session, which this one is a fork of."""
 
@@ -70,12 +71,12 @@ class Origin:
     """The revision at which it was left."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Unknown:
     """An object of another program's: kept as it is, means nothing to us."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Broken:
     """A line that is no record."""
 
@@ -90,7 +91,7 @@ def is_plain(line: bytes) -> bool:
     return _PLAIN(line) is not None and b"\0" not in line
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class UsualLines:
     """Many lines, every one of which is a plain message, a token count or a checkpoint."""
 

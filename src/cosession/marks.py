@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from dataclasses import dataclass
 from itertools import compress
 
 from .codec import (
@@ -25,6 +24,7 @@ from .codec import (
     UsualLines,
 )
 from .records import Damage
+from .values import value
 
 MarkRecord = SystemPrompt | Usage | Checkpoint | Origin | Unknown | Broken
 
@@ -33,7 +33,7 @@ _IS_CHECKPOINT = bytes(kind == CHECKPOINT for kind in range(256))
 _IS_NUMBER = bytes(kind in (USAGE, CHECKPOINT) for kind in range(256))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Mark:
     """A record that isn't a message, and where it stands."""
 

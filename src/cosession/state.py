@@ -12,19 +12,20 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from .codec import Broken, MessageLine, classify, is_plain, usual_lines
 from .history import Decoder, History, MessageLog
 from .marks import Mark, MarkLog
 from .records import Damage
+from .values import value
 
 _FEW = 1 << 14
 """Bytes that may as well be looked at line by line."""
 
 
-@dataclass(slots=True)
+@value
 class State:
     """A session at one position of one generation."""
 
