@@ -66,7 +66,7 @@ MUTANTS = {
     "checkpoints are counted, not numbered": Mutant(
         "model",
         "cosession.state:State._extended",
-        {"max(next_checkpoint, number + 1)": "next_checkpoint + 1"},
+        {"number = max(…": "number = next_checkpoint"},
     ),
     "an older system prompt stays": Mutant(
         "model",
@@ -146,10 +146,10 @@ MUTANTS = {
         {"await uncancelled(…": "opened.append(self._open_ready())"},
     ),
     "pydantic is imported on the loop": Mutant(
-        "heartbeat", "cosession.session:Session._open_ready", {"_ = self._codec": "pass"}
+        "heartbeat", "cosession.session:Session.append", {"if self._needs_codec…": "if False:"}
     ),
     "old messages are freed all at once": Mutant(
-        "heartbeat", "cosession.state:_Burial.__del__", {"for storage in…": "return\n{line}"}
+        "heartbeat", "cosession.history:_Burial.__del__", {"for storage in…": "return\n{line}"}
     ),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,41 @@ def test_the_message_type_is_what_brings_pydantic() -> None:
     loaded = found["loaded"]
     assert isinstance(loaded, list)
     assert "pydantic" in loaded
+
+
+def test_a_small_program_loads_neither_models_nor_an_event_loop(tmp_path: Path) -> None:
+    """Who only appends plain messages is spared pydantic, and asyncio if he blocks."""
+    path = str(tmp_path / "context.jsonl")
+    found = loaded_by(
+        f"from cosession import BlockingSession\nwith BlockingSession({path!r}) as session:\n"
+        "    session.append({'role': 'user', 'content': 'hi'})\n"
+        "    session.checkpoint(then=lambda number: {'role': 'user', 'content': str(number)})\n"
+        "    session.record_usage(5); session.system_prompt"
+    )
+    assert isinstance(found["loaded"], list)
+    assert {"pydantic", "asyncio", "pathlib"}.isdisjoint(found["loaded"])
+    found = loaded_by(
+        "import asyncio\nfrom cosession import Session\nasync def main():\n"
+        f"    async with Session({path!r}) as session:\n"
+        "        await session.append({'role': 'user', 'content': 'hi'})\n"
+        "asyncio.run(main())"
+    )
+    assert isinstance(found["loaded"], list)
+    assert "pydantic" not in found["loaded"]
+
+
+def test_a_program_that_stays_has_loaded_what_messages_need(tmp_path: Path) -> None:
+    """A little after opening, on a thread, so that looking at messages doesn't wait for it."""
+    found = loaded_by(
+        "import asyncio\nfrom cosession import Session\nasync def main():\n"
+        f"    async with Session({str(tmp_path / 'context.jsonl')!r}):\n"
+        "        for _ in range(400):\n"
+        "            await asyncio.sleep(0.05)\n"
+        "            if hasattr(sys.modules.get('cosession.messages'), 'MessageCodec'): return\n"
+        "asyncio.run(main())"
+    )
+    assert isinstance(found["loaded"], list)
+    assert "pydantic" in found["loaded"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from . import _fork, files, lineage
@@ -37,14 +36,17 @@ from .errors import (
     UnknownRotation,
 )
 from .files import translated
+from .history import History
+from .plain import encode_plain
 from .records import Damage, Fork, Holder, Outcome, Repair, Revision, TurnCard, TurnStatus
-from .state import History, State
+from .state import State
 from .store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from typing import Self
+    from pathlib import Path
+    from typing import Self, TypeGuard
 
     from pydantic import TypeAdapter
 
@@ -177,13 +179,16 @@ class SessionBase(Generic[T]):
     @property
     def path(self) -> Path:
         """The session's file, absolute, links followed."""
-        return Path(self._store.path)
+        return as_path(self._store.path)
 
     @property
     def history(self) -> History[T]:
-        """The messages, oldest first, as of `revision`. Decodes what nobody has asked for yet."""
+        """The messages, oldest first, as of `revision`. They are decoded when they are looked at.
+
+        The last few by themselves; all of them for anything else, as for `len(session.history)`.
+        """
         state = self._state
-        return state.log.messages(state.message_count, self._codec.decode)
+        return state.log.messages(state.message_count, self._decode)
 
     @property
     def system_prompt(self) -> str | None:
@@ -198,8 +203,9 @@ class SessionBase(Generic[T]):
     def history_after_usage(self) -> Sequence[T]:
         """The messages that the token count doesn't cover yet."""
         state = self._state
-        covered = state.log.messages(state.messages_at_usage, self._codec.decode)
-        return self.history[len(covered) :]
+        return state.log.messages_between(
+            state.messages_at_usage, state.message_count, self._decode
+        )
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
@@ -221,7 +227,7 @@ class SessionBase(Generic[T]):
     def damage(self) -> tuple[Damage, ...]:
         """The lines that can't be used, in their order. Decodes every message."""
         state = self._state
-        undecodable = state.log.damage(state.message_count, self._codec.decode)
+        undecodable = state.log.damage(state.message_count, self._decode)
         return tuple(sorted(state.damaged_lines() + undecodable, key=lambda line: line.offset))
 
     @property
@@ -319,6 +325,21 @@ class SessionBase(Generic[T]):
             self._codec_ = MessageCodec(self._message_type or Message)
         return self._codec_
 
+    def _make_codec(self) -> None:
+        """Import what messages need, and make the codec. Takes a while; on any thread."""
+        _ = self._codec
+
+    def _needs_codec(
+        self, messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]]
+    ) -> bool:
+        """Whether the codec has to be made to encode these: not for plain data."""
+        if self._codec_ is not None:
+            return False
+        if self._message_type is not None:
+            return True
+        many = messages if _are_many(messages) else (messages,)
+        return any(encode_plain(message) is None for message in many)
+
     # ---- requests ---------------------------------------------------------------------------
 
     def _request(self, name: str, expect: Revision | None, *steps: Step) -> Request:
@@ -415,17 +436,21 @@ class SessionBase(Generic[T]):
 
     def _add(self, messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]]) -> Add:
         """Encode one message or several, before any lock is taken."""
-        if type(messages) is dict:
-            return Add((self._codec.encode(messages),))
-        if isinstance(messages, Sequence) and not isinstance(messages, str | bytes | bytearray):
-            return Add(tuple(self._codec.encode(m, i) for i, m in enumerate(messages)))
-        return Add((self._codec.encode(messages),))
+        if type(messages) is not dict and _are_many(messages):
+            return Add(tuple(self._encode(m, i) for i, m in enumerate(messages)))
+        return Add((self._encode(messages),))
+
+    def _encode(self, message: object, index: int | None = None) -> bytes:
+        if self._codec_ is None and self._message_type is None:
+            line = encode_plain(message)  # spares a small program the import of pydantic
+            if line is not None:
+                return line
+        return self._codec.encode(message, index)
 
     def _add_checkpoint(self, then: Callable[[int], T] | None) -> AddCheckpoint:
         if then is None:
             return AddCheckpoint()
-        codec = self._codec
-        return AddCheckpoint(lambda number: (codec.encode(then(number)),))
+        return AddCheckpoint(lambda number: (self._encode(then(number)),))
 
 
 class Transaction(Generic[T]):
@@ -485,6 +510,10 @@ class Transaction(Generic[T]):
         return self._outcome
 
 
+def _are_many(messages: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(messages, Sequence) and not isinstance(messages, str | bytes | bytearray)
+
+
 def usage(token_count: int) -> Add:
     if not _is_whole(token_count):
         raise InvalidMessage(f"a token count is a whole number, not {token_count!r}")
@@ -504,4 +533,11 @@ def system_prompt(text: str) -> SetSystemPrompt:
 
 
 def rotated_path(outcome: Outcome) -> Path | None:
-    return None if outcome.rotated is None else Path(outcome.rotated)
+    return None if outcome.rotated is None else as_path(outcome.rotated)
+
+
+def as_path(path: str) -> Path:
+    """The path, for callers; a program that never asks for one is spared the import."""
+    from pathlib import Path
+
+    return Path(path)

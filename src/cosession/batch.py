@@ -7,16 +7,18 @@ planned behind what the ones before it lead to, and has a result of its own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from .edits import Add, Edit, Step, plan_edit
 from .errors import Conflict
+from .history import Decoder
 from .records import Outcome, Revision
-from .state import Decoder, State
+from .state import State
+from .values import value
 
 
-@dataclass(slots=True)
+@value
 class Request:
     """One operation, ready to be committed: its records are encoded. It never changes."""
 
@@ -54,7 +56,7 @@ class Request:
 Result = Outcome | Exception
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Own:
     """What this handle has written in its turn, with nobody else's messages in between.
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
@@ -24,6 +23,7 @@ from ._base import (
     OnConflict,
     SessionBase,
     Transaction,
+    as_path,
     rotated_path,
     system_prompt,
 )
@@ -37,6 +37,7 @@ from .turn import BlockingInterruptedTurn, BlockingTurn
 from .turn_lock import Ticket, TurnLock
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Self
 
     from pydantic import TypeAdapter
@@ -366,7 +367,7 @@ class BlockingSession(SessionBase[T], Generic[T]):
         """Copy the session, with what others wrote, into a new private file. Waits for nobody."""
         from . import transfer
 
-        return Path(transfer.export_blocking(self._store, target))
+        return as_path(transfer.export_blocking(self._store, target))
 
     # ---- the way through the queue ----------------------------------------------------------
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from .history import Decoder
 from .records import Revision, TurnCard
-from .state import Decoder, State
+from .state import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,39 +9,59 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from array import array
+from itertools import compress
 from typing import Any
+
+from .values import value
 
 BOM = b"\xef\xbb\xbf"
 _TOO_LARGE = 1 << 63
 """Python can count on from any number, but not write down one of more than 4300 digits."""
 
-_PLAIN = re.compile(rb'\{"role": ?"(?!_)[^"\\]*"[,}]').match
+_PLAIN = re.compile(rb'\{"role": ?"(?!_)[^"\\]*"(?:,.*)?\}', re.DOTALL).fullmatch
+
+_COUNT = rb"(0|[1-9][0-9]{0,17})"
+_NUMBER_RECORD = (
+    rb'\{"role": ?"_(?:usage", ?"token_count": ?' + _COUNT
+    + rb'|checkpoint", ?"id": ?' + _COUNT + rb")\}"
+)  # fmt: skip
+"""A token count or a checkpoint as everybody writes them: nearly all lines that aren't messages."""
+_NUMBER = re.compile(_NUMBER_RECORD).fullmatch
+
+MESSAGE, USAGE, CHECKPOINT, OTHER = range(1, 5)
+"""What a line holds; the numbers of the groups in `_LINES`."""
+_IS_NUMBER = bytes(kind in (USAGE, CHECKPOINT) for kind in range(256))
+_LINES = re.compile(
+    rb'\n(?:(?<=\}\n)(?:(?=\{"role": ?"(?!_)[^"\\\n]*",)()|'
+    + _NUMBER_RECORD + rb"(?=\n))|())"
+).finditer  # fmt: skip
+"""At each line end: does a brace come before it, and what comes behind it?"""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MessageLine:
     """A line that should hold a message."""
 
     line: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SystemPrompt:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Usage:
     token_count: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Checkpoint:
     id: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Origin:
     """The records before this one were copied from another session, which this one is a fork of."""
 
@@ -51,12 +71,12 @@ class Origin:
     """The revision at which it was left."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Unknown:
     """An object of another program's: kept as it is, means nothing to us."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Broken:
     """A line that is no record."""
 
@@ -68,13 +88,44 @@ Record = MessageLine | SystemPrompt | Usage | Checkpoint | Origin | Unknown | Br
 
 def is_plain(line: bytes) -> bool:
     """Whether the line looks like a message without being parsed."""
-    return _PLAIN(line) is not None and line.endswith(b"}") and b"\0" not in line
+    return _PLAIN(line) is not None and b"\0" not in line
+
+
+@value
+class UsualLines:
+    """Many lines, every one of which is a plain message, a token count or a checkpoint."""
+
+    starts: array[int]
+    """Where in the file each begins, and where the last one ends."""
+    kinds: bytes
+    """Which of the three each is."""
+    numbers: list[int]
+    """The counts and the checkpoints' numbers."""
+
+
+def usual_lines(data: bytes, offset: int) -> UsualLines | None:
+    """Tell whole lines apart in bulk; `None` if one of them has to be looked at by itself."""
+    if b"\0" in data or not data.endswith(b"}\n"):
+        return None
+    found = list(_LINES(b"}\n" + data))
+    kinds = bytes([line.lastindex or 0 for line in found])
+    if kinds.find(OTHER) != len(kinds) - 1:  # the end of the data is another one
+        return None
+    shift = offset - len(b"}")
+    numbers = compress(found, kinds.translate(_IS_NUMBER))
+    return UsualLines(
+        array("Q", [line.start() + shift for line in found]),
+        kinds[:-1],
+        [int(line[line.lastindex or 0]) for line in numbers],
+    )
 
 
 def classify(line: bytes) -> Record | None:
     """What a line without its newline holds; `None` for a blank one."""
     if is_plain(line):
         return MessageLine(line)
+    if found := _NUMBER(line):
+        return Usage(int(found[1])) if found[1] else Checkpoint(int(found[2]))
     line = line.removeprefix(BOM)
     if not line.strip():
         return None

@@ -7,21 +7,21 @@ or the pieces of a new file, in terms of ranges of the old one that are copied v
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from .codec import encode_checkpoint
 from .errors import UnknownCheckpoint
 from .state import State
+from .values import value
 
 
-@dataclass(slots=True)
+@value
 class Add:
     """Append these encoded records."""
 
     lines: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AddCheckpoint:
     """Append a checkpoint with the next free number."""
 
@@ -32,33 +32,33 @@ class AddCheckpoint:
         return (encode_checkpoint(number), *(self.then(number) if self.then else ()))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SetSystemPrompt:
     """Put this encoded record first, in place of any that is there."""
 
     line: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RevertTo:
     """Drop the checkpoint and everything behind it."""
 
     checkpoint: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CutTo:
     """Drop everything from this position on, which is the end of a line."""
 
     position: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Clear:
     """Drop everything."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Restore:
     """Take the beginning of another file, a rotated one, in place of everything. Stands alone."""
 
@@ -71,7 +71,7 @@ Step = Add | AddCheckpoint | SetSystemPrompt | RevertTo | CutTo | Clear | Restor
 Range = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Edit:
     """The new file as ranges of the old one and lines behind them."""
 

@@ -24,7 +24,7 @@ from .errors import (
     StorageFull,
 )
 
-CHUNK = 8 << 20
+CHUNK = 1 << 20
 _COPY_CHUNK = 1 << 20
 
 _NO_SUCH_PLACE = (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EBADF)
@@ -133,14 +133,15 @@ def read_lines(fd: int, start: int, stop: int) -> Iterator[bytes]:
         piece = _platform.pread(fd, min(CHUNK, stop - start), start)
         if not piece:
             break
-        start += len(piece)
         end = piece.rfind(b"\n") + 1
         if not end:
             rest.append(piece)
+            start += len(piece)
             continue
+        start += end  # a line that the piece has half of is read again: cheaper than to join them
         whole = piece if end == len(piece) else piece[:end]
         yield b"".join((*rest, whole)) if rest else whole
-        rest = [piece[end:]] if end < len(piece) else []
+        rest = []
 
 
 def read_all(fd: int, start: int, stop: int) -> bytes:

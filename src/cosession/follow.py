@@ -141,7 +141,7 @@ class Follower:
         if self._store.knows_nothing:  # dropped by a Ctrl-C: the next look reads it anew
             return []
         change = change_between(
-            told.state, _at(told), view.state, _at(view), view.kept, self._session._codec.decode
+            told.state, _at(told), view.state, _at(view), view.kept, self._session._decode
         )
         changes = [] if change is None else [change]
         marks: list[Change] = []

@@ -16,10 +16,10 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from zlib import crc32
 
 from .records import Holder
+from .values import value
 
 HEADER_AT = 16
 CARD_AT = 256
@@ -39,7 +39,7 @@ MASK = (1 << 64) - 1
 """Of devices and inodes, which are longer on some systems, 64 bits are compared."""
 
 
-@dataclass(slots=True)
+@value
 class Identity:
     """Which file: device and inode (volume and file index on Windows), 64 bits of each."""
 
@@ -51,7 +51,7 @@ class Identity:
         return cls(device & MASK, inode & MASK)
 
 
-@dataclass(slots=True)
+@value
 class Span:
     """One announced record: its length in bytes, newline included, and its checksum."""
 
@@ -63,7 +63,7 @@ class Span:
         return cls(len(line), crc32(line))
 
 
-@dataclass(slots=True)
+@value
 class Appending:
     """These records are about to be written behind `start`."""
 
@@ -79,7 +79,7 @@ class Appending:
         return sum(span.length for span in self.spans)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Replacing:
     """The file with this identity is about to take the session's name.
 
@@ -90,7 +90,7 @@ class Replacing:
     kept: int
 
 
-@dataclass(slots=True)
+@value
 class Header:
     """What the last process that held the lock left for the next one."""
 

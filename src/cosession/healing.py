@@ -14,7 +14,6 @@ import os
 import stat
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 
 from . import _platform, files
 from .errors import HardLinked, StorageError
@@ -23,6 +22,7 @@ from .header import MASK, Appending, Header, Identity, Replacing
 from .reading import LOOKS, View, bears_mark
 from .repair import Cut, Splice, plan_repair
 from .replacing import FileReplacer, Overtaken
+from .values import value
 
 log = logging.getLogger("cosession")
 
@@ -30,7 +30,7 @@ _GRACE = 0.05
 """Seconds for which an unfinished foreign line may still grow before it is closed."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Survey:
     """What is found when the lock has just been taken."""
 

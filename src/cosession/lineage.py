@@ -13,15 +13,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from . import _platform, files
 from .card import from_json, own_card, to_json
 from .records import Holder, Revision
+from .values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Replaced:
     """The file was replaced by a new one."""
 
@@ -37,7 +37,7 @@ class Replaced:
     """Who did it: `operation` says what, `since` when."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Forked:
     """Another session began with a copy of this one."""
 

@@ -9,9 +9,8 @@ and read back before it is taken.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
-from types import NoneType
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, TypeAdapter, ValidationError
@@ -19,6 +18,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from .codec import Broken, InvalidLine, MessageLine, classify, is_plain, parse
 from .errors import InvalidMessage
+from .plain import is_plain_data
 
 T = TypeVar("T")
 
@@ -58,20 +58,6 @@ class Message(BaseModel):
     tool_call_id: Text | None = None
 
 
-_SHAPE: dict[str, tuple[type, ...]] = {
-    "role": (str,),
-    "content": (str, list, NoneType),
-    "name": (str, NoneType),
-    "tool_calls": (list, NoneType),
-    "tool_call_id": (str, NoneType),
-}
-"""What `Message` accepts, for `_plain_data`."""
-
-_ATOMS = frozenset({str, bool, NoneType})
-_LARGE = 1 << 63
-_DEEP = 32
-
-
 def _plain_data(message: object) -> dict[str, Any] | None:
     """What a message of the default type is written as, if a look at it proves that it is one.
 
@@ -85,35 +71,7 @@ def _plain_data(message: object) -> dict[str, Any] | None:
         data = message
     else:
         return None
-    for name, value in data.items():
-        kinds = _SHAPE.get(name)
-        if type(name) is not str or (kinds and type(value) not in kinds):
-            return None
-    # With the role in front and in plain letters it is seen to be a message without being parsed.
-    if next(iter(data), "") != "role" or data["role"].startswith("_"):
-        return None
-    return data if _reads_back(data.values(), _DEEP) else None
-
-
-def _reads_back(values: Iterable[Any], depth: int) -> bool:
-    """Whether these are nothing but data that every JSON parser reads as it was written.
-
-    Neither NaN, nor numbers of thousands of digits, nor what is nested deeply, nor objects.
-    """
-    for value in values:
-        kind = type(value)
-        if kind in _ATOMS:
-            continue
-        if kind is dict or kind is list:
-            inner = value.values() if kind is dict else value
-            if not depth or not _reads_back(inner, depth - 1):
-                return False
-        elif kind is int:
-            if not -_LARGE < value < _LARGE:
-                return False
-        elif kind is not float or not isfinite(value):
-            return False
-    return True
+    return data if is_plain_data(data) else None
 
 
 class MessageCodec(Generic[T]):
@@ -158,7 +116,10 @@ class MessageCodec(Generic[T]):
 
     def decode(self, lines: Sequence[bytes]) -> list[T | Broken]:
         """The messages of these lines, and in place of each that holds none the reason."""
-        return [self._decode_line(line) for line in lines]
+        try:
+            return list(map(self._adapter.validator.validate_json, lines))
+        except Exception:
+            return [self._decode_line(line) for line in lines]
 
     def _validated(self, message: object) -> T:
         if self._class is not None and isinstance(message, self._class):

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from zlib import crc32
 
@@ -29,6 +29,7 @@ from .records import Holder, Revision, TurnCard
 from .repair import Adopt, plan_repair
 from .state import State
 from .turn_lock import Turns
+from .values import value
 
 MARK = 256
 """How many bytes before *committed* the fingerprint covers."""
@@ -37,7 +38,7 @@ LOOKS = 10
 """How often a reader without the lock looks again when it meets a change under way."""
 
 
-@dataclass(slots=True)
+@value
 class View:
     """What is known of the file, replaced as one, since other threads read it at any time."""
 

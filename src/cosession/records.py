@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import total_ordering
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@total_ordering
+@dataclass(frozen=True, slots=True)
 class Revision:
     """Where in the file a state stands: how often it was replaced, and how far it is read.
 
@@ -23,6 +25,11 @@ class Revision:
     """
     position: int
     """Bytes from the start of the file."""
+
+    def __lt__(self, other: object) -> bool:
+        if not isinstance(other, Revision):
+            return NotImplemented
+        return (self.generation, self.position) < (other.generation, other.position)
 
     def __str__(self) -> str:
         return f"{self.generation}:{self.position}"

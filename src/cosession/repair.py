@@ -8,23 +8,23 @@ instead of trusting their place.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from zlib import crc32
 
 from .header import Appending
+from .values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Adopt:
     """Everything there may stay: our bytes are complete, or none of them are there."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Cut:
     """From the intent's start on, all of it is the unfinished part of our write."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Splice:
     """These of the tail's bytes are whole records of our unfinished write; the rest is foreign."""
 

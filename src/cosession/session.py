@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
@@ -30,6 +30,7 @@ from ._base import (
     OnConflict,
     SessionBase,
     Transaction,
+    as_path,
     rotated_path,
     system_prompt,
 )
@@ -43,6 +44,7 @@ from .turn import InterruptedTurn, Turn
 from .turn_lock import Ticket, TurnLock
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Self
 
     from pydantic import TypeAdapter
@@ -53,6 +55,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+
+_AT_HOME = 0.2
+"""Seconds for which a session is open that will be so for longer: what messages need is imported
+then, on a thread, so that `history` needn't do that on the event loop's."""
 
 _STAY = 0.002
 """Seconds for which a coroutine that only appends keeps the event loop to itself."""
@@ -120,6 +126,7 @@ class Session(SessionBase[T], Generic[T]):
         """Held by the coroutine that waits for another terminal's turn."""
         self._turn_owner: asyncio.Task[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._codec_timer: asyncio.TimerHandle | None = None
         self._crowded = False
         """Whether several coroutines lined up when last one led."""
         self._stays_until = 0.0
@@ -156,15 +163,22 @@ class Session(SessionBase[T], Generic[T]):
         self._lock = asyncio.Lock()  # an earlier one may belong to an earlier event loop
         self._loop = asyncio.get_running_loop()
         opened[0].tell = _OnLoop()
+        if self._codec_ is None:
+            self._codec_timer = self._loop.call_later(
+                _AT_HOME, self._loop.run_in_executor, None, self._make_codec
+            )
 
     def _open_ready(self) -> CommitQueue:
-        _ = self._codec  # what it imports takes a while, and not on the event loop's thread
+        if "pydantic" in sys.modules:  # else a small program may do without
+            self._make_codec()
         return self._open()
 
     async def close(self) -> None:
         """Let go of the file. Operations of other tasks that still wait raise `SessionClosed`."""
         queue = self._queue
         if queue is not None:
+            if self._codec_timer is not None:
+                self._codec_timer.cancel()
             try:
                 await uncancelled(asyncio.to_thread(queue.close))
             finally:
@@ -219,6 +233,8 @@ class Session(SessionBase[T], Generic[T]):
             Conflict: Messages came in since `expect`. Nothing was written.
             StorageError: The system refuses. What was half done has been undone.
         """
+        if self._needs_codec(messages):
+            await asyncio.to_thread(self._make_codec)
         add = self._add(messages)
         if expect is None and on_conflict == "raise" and not self._turn:
             if timeout is not None:
@@ -526,7 +542,7 @@ class Session(SessionBase[T], Generic[T]):
 
     async def load(self) -> None:
         """Decode every message on a thread, so that `history` costs the event loop nothing."""
-        await asyncio.to_thread(lambda: self.history)
+        await asyncio.to_thread(lambda: len(self.history))
 
     async def export(self, target: str | os.PathLike[str]) -> Path:
         """Copy the session, with what others wrote, into a new private file. Waits for nobody.
@@ -540,7 +556,7 @@ class Session(SessionBase[T], Generic[T]):
         """
         from . import transfer
 
-        return Path(await transfer.export(self._store, target))
+        return as_path(await transfer.export(self._store, target))
 
     # ---- the way through the queue ----------------------------------------------------------
 

@@ -5,212 +5,27 @@
 2. States of one line of descent share their storage, which only ever grows; each knows how much
    of it is its own. Folding one record into a session of a million costs one record. Folding into
    a state that isn't the newest (a write that failed) copies first.
-3. Messages are kept as the file's bytes until somebody asks for the history.
+3. Of a message only the place is noted. Its line stays in the piece of the file that was folded,
+   and is decoded when somebody asks for it (`history`).
 """
 
 from __future__ import annotations
 
-import threading
-from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, overload
+from dataclasses import field
+from typing import Any
 
-from .codec import (
-    Broken,
-    Checkpoint,
-    MessageLine,
-    Origin,
-    SystemPrompt,
-    Unknown,
-    Usage,
-    classify,
-    is_plain,
-)
+from .codec import Broken, MessageLine, classify, is_plain, usual_lines
+from .history import Decoder, History, MessageLog
+from .marks import Mark, MarkLog
 from .records import Damage
+from .values import value
 
-T_co = TypeVar("T_co", covariant=True)
-
-_PIECE = 512
-"""Messages that are decoded, or freed, in one go."""
-
-_LARGE = 5_000
-"""Messages that take more than a moment to be freed."""
-
-Decoder = Callable[[Sequence[bytes]], "Sequence[Any]"]
-"""Turns message lines into messages, or into the `Broken` that says why not; same length."""
+_FEW = 1 << 14
+"""Bytes that may as well be looked at line by line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A record that isn't a message, and where it stands."""
-
-    offset: int
-    length: int
-    record: SystemPrompt | Usage | Checkpoint | Origin | Unknown | Broken
-    messages_before: int
-
-
-class MessageLog:
-    """The messages of a line of states, first as bytes, then decoded: append-only storage.
-
-    Decoding drops the bytes. It may be asked for on any thread.
-    """
-
-    def __init__(self) -> None:
-        self.offsets = array("Q")
-        self.lines: list[bytes | None] = []
-        self._decoded = 0
-        self._messages: list[Any] = []
-        self._message_at = array("Q")
-        """For each decoded message, which line it came from."""
-        self._broken: list[tuple[int, int, str]] = []
-        """Lines that would not decode: (line, length, reason)."""
-        self._decoding = threading.Lock()
-        self._burial: _Burial | None = None
-        """What frees a large storage."""
-
-    def add(self, offset: int, line: bytes) -> None:
-        self.offsets.append(offset)
-        self.lines.append(line)
-
-    def copy(self, count: int) -> MessageLog:
-        """The first `count` lines with what is decoded of them."""
-        with self._decoding:
-            return self._copy(count)
-
-    def _copy(self, count: int) -> MessageLog:
-        other = MessageLog()
-        other.offsets = self.offsets[:count]
-        other.lines = self.lines[:count]
-        other._decoded = min(self._decoded, count)
-        kept = bisect_left(self._message_at, count)
-        other._messages = self._messages[:kept]
-        other._message_at = self._message_at[:kept]
-        other._broken = [entry for entry in self._broken if entry[0] < count]
-        other._prepare_burial()
-        return other
-
-    def _prepare_burial(self) -> None:
-        if self._burial is None and len(self.lines) > _LARGE:
-            self._burial = _Burial(self._messages, self.lines)
-
-    def messages(self, count: int, decode: Decoder) -> History[Any]:
-        """The valid messages among the first `count` lines."""
-        self._decode_to(count, decode)
-        return History(self._messages, bisect_left(self._message_at, count), self)
-
-    def between(self, start: int, stop: int, decode: Decoder) -> list[tuple[int, Any]]:
-        """Lines `[start, stop)` with their offsets: messages, and `Damage` where there is none."""
-        self._decode_to(stop, decode)
-        first, last = bisect_left(self._message_at, start), bisect_left(self._message_at, stop)
-        found = [
-            (self.offsets[self._message_at[number]], self._messages[number])
-            for number in range(first, last)
-        ]
-        found += [
-            (self.offsets[at], Damage(self.offsets[at], length, reason))
-            for at, length, reason in self._broken
-            if start <= at < stop
-        ]
-        return found
-
-    def damage(self, count: int, decode: Decoder) -> list[Damage]:
-        self._decode_to(count, decode)
-        return [
-            Damage(self.offsets[at], length, reason)
-            for at, length, reason in self._broken
-            if at < count
-        ]
-
-    def _decode_to(self, count: int, decode: Decoder) -> None:
-        if self._decoded >= count:
-            return
-        # No loop with a condition inside the `with`, but in functions of their own: CPython 3.13
-        # leaves its jump back out of the block's exception table, and Ctrl-C in that instant would
-        # leave the lock taken.
-        with self._decoding:
-            while self._decoded < count:
-                self._decode_some(min(count, self._decoded + _PIECE), decode)
-
-    def _decode_some(self, stop: int, decode: Decoder) -> None:
-        start = self._decoded
-        self._drop_undecided(start)
-        lines = [line or b"" for line in self.lines[start:stop]]
-        for at, (line, message) in enumerate(zip(lines, decode(lines), strict=True), start):
-            if isinstance(message, Broken):
-                self._broken.append((at, len(line), message.reason))
-            else:
-                self._messages.append(message)
-                self._message_at.append(at)
-        self._decoded = stop
-        self._prepare_burial()
-        self.lines[start:stop] = [None] * (stop - start)
-
-    def _drop_undecided(self, start: int) -> None:
-        """Take back what an attempt left that Ctrl-C interrupted."""
-        kept = bisect_left(self._message_at, start)
-        del self._messages[kept:], self._message_at[kept:]
-        while self._broken and self._broken[-1][0] >= start:
-            self._broken.pop()
-
-
-class _Burial:
-    """Frees long lists in pieces: no thread runs while one of a hundred thousand is freed.
-
-    For long ones only, since a Ctrl-C that comes in here gets lost.
-    """
-
-    def __init__(self, *storages: list[Any]) -> None:
-        self._storages = storages
-
-    def __del__(self) -> None:
-        for storage in self._storages:
-            while storage:
-                del storage[-_PIECE:]
-
-
-class History(Sequence[T_co], Generic[T_co]):
-    """The messages of a session at one revision; later records don't appear in it."""
-
-    __slots__ = ("_items", "_length", "_log")
-
-    def __init__(self, items: list[T_co], length: int, log: MessageLog | None = None) -> None:
-        self._items = items
-        self._length = length
-        self._log = log
-        """Kept alive, since its end is that of the items."""
-
-    def __len__(self) -> int:
-        return self._length
-
-    @overload
-    def __getitem__(self, index: int) -> T_co: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[T_co]: ...
-    def __getitem__(self, index: int | slice) -> T_co | list[T_co]:
-        if isinstance(index, slice):
-            return [self._items[at] for at in range(*index.indices(self._length))]
-        return self._items[range(self._length)[index]]
-
-    def __iter__(self) -> Iterator[T_co]:
-        return (self._items[at] for at in range(self._length))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or isinstance(other, str | bytes):
-            return NotImplemented
-        return len(self) == len(other) and all(
-            mine == theirs for mine, theirs in zip(self, other, strict=True)
-        )
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"<{self._length} messages>"
-
-
-@dataclass(slots=True)
+@value
 class State:
     """A session at one position of one generation."""
 
@@ -223,41 +38,51 @@ class State:
     messages_at_usage: int = 0
     next_checkpoint: int = 0
     log: MessageLog = field(default_factory=MessageLog, repr=False)
-    _marks: list[Mark] = field(default_factory=list, repr=False)
+    _marks: MarkLog = field(default_factory=MarkLog, repr=False)
 
     @property
     def marks(self) -> list[Mark]:
-        return self._marks[: self.mark_count]
+        marks = self._marks
+        return [
+            Mark(offset, marks.length(at), marks.record(at), self._message_at(offset))
+            for at, offset in enumerate(marks.offsets[: self.mark_count])
+        ]
 
     def fold(self, data: bytes) -> State:
         """The state behind `data`: whole lines that stand in the file at `position`."""
         if not data:
             return self
         log, marks = self._own_storage()
+        log.end = -1
+        usual = usual_lines(data, self.position) if len(data) > _FEW else None
+        if usual is not None:
+            log.add_usual(usual)
+            marks.add_usual(usual)
+        else:
+            self._sort(data, log, marks)
+        if len(log.offsets) > self.message_count:
+            log.keep(self.position, data)
+        log.end = self.position + len(data)
+        return self._extended(log.end, log, marks)
+
+    def _sort(self, data: bytes, log: MessageLog, marks: MarkLog) -> None:
+        """Look at each line by itself."""
         offset = self.position
-        has_nul = b"\0" in data
         for line in data[:-1].split(b"\n"):
-            if not has_nul and is_plain(line):
-                log.add(offset, line)
-            else:
-                record = classify(line)
-                if isinstance(record, MessageLine):
-                    log.add(offset, record.line)
-                elif record is not None:
-                    marks.append(Mark(offset, len(line), record, len(log.lines)))
-            offset += len(line) + 1
-        return self._extended(offset, log, marks)
+            stop = offset + len(line) + 1
+            if is_plain(line) or _is_message(line, offset, stop, marks):
+                log.add(offset, stop)
+            offset = stop
 
     def with_line(self, line: bytes) -> State:
         """The same as `fold`, for one line; cheap if that is a plain message."""
-        text, log = line[:-1], self.log
-        if (
-            not is_plain(text)
-            or len(log.lines) != self.message_count
-            or len(self._marks) != self.mark_count
-        ):
+        log = self.log
+        if log.end != self.position or not is_plain(line[:-1]):
             return self.fold(line)
-        log.add(self.position, text)
+        log.end = -1
+        log.keep(self.position, line)
+        log.add(self.position, self.position + len(line))
+        log.end = self.position + len(line)
         return State(
             self.position + len(line),
             self.message_count + 1,
@@ -274,31 +99,32 @@ class State:
         """The state that this one's first `position` bytes fold to; a line must end there."""
         if position >= self.position:
             return self
-        log = self.log.copy(self._message_at(position))
-        return State()._extended(position, log, self._marks[: self._mark_at(position)])
+        log = self.log.copy(self._message_at(position), position)
+        return State()._extended(position, log, self._marks.copy(self._mark_at(position)))
 
-    def _own_storage(self) -> tuple[MessageLog, list[Mark]]:
+    def _own_storage(self) -> tuple[MessageLog, MarkLog]:
         """Storage that holds this state and nothing more, so that it may be appended to."""
-        if len(self.log.lines) == self.message_count and len(self._marks) == self.mark_count:
+        if self.log.end == self.position:
             return self.log, self._marks
-        return self.log.copy(self.message_count), self.marks
+        return self.log.copy(self.message_count, self.position), self._marks.copy(self.mark_count)
 
-    def _extended(self, position: int, log: MessageLog, marks: list[Mark]) -> State:
+    def _extended(self, position: int, log: MessageLog, marks: MarkLog) -> State:
         """The state at `position`, all of whose messages and marks are in the given storage."""
         prompt, tokens = self.system_prompt, self.token_count
         at_usage, next_checkpoint = self.messages_at_usage, self.next_checkpoint
-        for mark in marks[self.mark_count :]:
-            match mark.record:
-                case SystemPrompt(text):
-                    prompt = text
-                case Usage(count):
-                    tokens, at_usage = count, mark.messages_before
-                case Checkpoint(number):
-                    next_checkpoint = max(next_checkpoint, number + 1)
+        start, stop = self.mark_count, len(marks.offsets)
+        if start < stop:
+            if (new_prompt := marks.last_prompt(start, stop)) is not None:
+                prompt = new_prompt
+            if (usage := marks.last_usage(start, stop)) is not None:
+                offset, tokens = usage
+                at_usage = bisect_left(log.offsets, offset)
+            number = max(marks.checkpoints(start, stop), default=-1)
+            next_checkpoint = max(next_checkpoint, number + 1)
         return State(
             position,
-            len(log.lines),
-            len(marks),
+            len(log.offsets),
+            stop,
             prompt,
             tokens,
             at_usage,
@@ -310,30 +136,23 @@ class State:
     # ---- questions --------------------------------------------------------------------------
 
     def checkpoints(self) -> tuple[int, ...]:
-        return tuple(mark.record.id for mark in self.marks if isinstance(mark.record, Checkpoint))
+        return self._marks.checkpoints(0, self.mark_count)
 
     def checkpoint_offset(self, number: int) -> int | None:
         """Where the first checkpoint of that number stands, as kimi-cli looks for it."""
         if type(number) is not int:  # False == 0 == 0.0, and a revert drops records
             return None
-        for mark in self.marks:
-            if mark.record == Checkpoint(number):
-                return mark.offset
-        return None
+        at = self._marks.checkpoint(number, self.mark_count)
+        return None if at is None else self._marks.offsets[at]
 
     def system_prompts(self) -> list[tuple[int, int]]:
         """The byte ranges, newlines included, of the records that set a system prompt."""
-        return [
-            (mark.offset, mark.offset + mark.length + 1)
-            for mark in self.marks
-            if isinstance(mark.record, SystemPrompt)
-        ]
+        return [self._marks.span(at) for at in self._marks.prompts(0, self.mark_count)]
 
     def messages_since(self, position: int) -> int:
         """How many messages, or changes of the system prompt, stand behind `position`."""
-        marks = self._marks[self._mark_at(position) : self.mark_count]
-        prompts = sum(isinstance(mark.record, SystemPrompt) for mark in marks)
-        return self.message_count - self._message_at(position) + prompts
+        prompts = self._marks.prompts(self._mark_at(position), self.mark_count)
+        return self.message_count - self._message_at(position) + len(prompts)
 
     def count_since(self, position: int) -> int:
         """How many records stand behind `position`, of whatever kind."""
@@ -346,7 +165,7 @@ class State:
 
     def _mark_at(self, position: int) -> int:
         """The first mark at or behind a position, as a number."""
-        return bisect_left(self._marks, position, 0, self.mark_count, key=lambda mark: mark.offset)
+        return bisect_left(self._marks.offsets, position, 0, self.mark_count)
 
     def messages(self, decode: Decoder) -> History[Any]:
         """The valid messages."""
@@ -355,18 +174,24 @@ class State:
     def records_since(self, position: int, decode: Decoder) -> tuple[Any, ...]:
         """The records behind a position in their order: messages, marks' records, `Damage`."""
         found = self.log.between(self._message_at(position), self.message_count, decode)
-        for mark in self._marks[self._mark_at(position) : self.mark_count]:
-            record = mark.record
-            if isinstance(record, Broken):
-                found.append((mark.offset, Damage(mark.offset, mark.length, record.reason)))
-            else:
-                found.append((mark.offset, record))
+        marks = self._marks
+        for at in range(self._mark_at(position), self.mark_count):
+            record = marks.record(at)
+            what = marks.damage(at, record) if isinstance(record, Broken) else record
+            found.append((marks.offsets[at], what))
         return tuple(record for _, record in sorted(found, key=lambda pair: pair[0]))
 
     def damaged_lines(self) -> list[Damage]:
         """Damage that shows without decoding the messages."""
-        return [
-            Damage(mark.offset, mark.length, mark.record.reason)
-            for mark in self.marks
-            if isinstance(mark.record, Broken)
-        ]
+        return self._marks.damages(self.mark_count)
+
+
+def _is_message(line: bytes, offset: int, stop: int, marks: MarkLog) -> bool:
+    """Whether the line holds a message. If it holds another record, that goes to the marks."""
+    record = classify(line)
+    if record is None:
+        return False
+    if isinstance(record, MessageLine):
+        return True
+    marks.add(offset, stop, record)
+    return False

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._base import rotated_path
@@ -25,6 +24,8 @@ from .records import Fork, Holder, Outcome, Revision, TurnCard
 from .turn_lock import TurnLock, new_token
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ._base import SessionBase
     from .blocking import BlockingSession
     from .session import Session
@@ -231,10 +232,9 @@ class InterruptedTurn(InterruptedBase[T]):
         Returns:
             Where the old file was kept; `None` if the turn wrote nothing.
         """
-        import asyncio  # here, so that scripts that block don't load it
-
         await self._session.refresh()
-        step = await asyncio.to_thread(self._session._back_to, self.began)
+        session, began = self._session, self.began
+        step = await session._on_thread(lambda: session._back_to(began))
         request = self._settle_request("roll back a turn", step)
         return rotated_path(await self._session._settle_turn(request, timeout))
 

@@ -135,7 +135,7 @@ async def _replacing(folder: Path, size: int, change: Callable[[Any], Awaitable[
 
 
 async def first_use(folder: Path, size: int) -> Pulse:
-    """The first message of a new process: what it takes to check messages is imported late."""
+    """The first message of a new process that is not plain: what checks it is imported late."""
     command = [sys.executable, "-m", "aio.heartbeat", str(folder), *_mutant]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     child = await asyncio.create_subprocess_exec(
@@ -151,7 +151,7 @@ _mutant: list[str] = []
 
 async def _use_first(folder: Path) -> None:
     async with Session(folder / "context.jsonl") as session:
-        found = await pulse(session.append(user("x")))
+        found = await pulse(session.append(user("a lone surrogate: \ud800")))
     print(json.dumps(astuple(found)))
 
 
