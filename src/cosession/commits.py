@@ -42,7 +42,8 @@ some 20 µs at a time, and a thread that sleeps in the kernel would wake at the 
 
 _QUICK, _CAUTION = 0.005, 20
 """A commit on an event loop's thread that took longer than these seconds (a network folder, a disk
-that is busy writing back) sends everything to the commit thread for so many times as long.
+that is busy writing back) sends everything to the commit thread for so many times as long, and a
+second at most.
 """
 
 
@@ -222,7 +223,7 @@ class CommitQueue:
         """Be cautious for a while if something has taken its time."""
         now = time.monotonic()
         if now - began > _QUICK:
-            self._slow_until = now + _CAUTION * (now - began)
+            self._slow_until = now + min(1, _CAUTION * (now - began))
 
     def append_now(self, lines: Sequence[bytes]) -> Revision | None:
         """Append records on this thread, if no thread, process or turn is in the way.
@@ -232,10 +233,16 @@ class CommitQueue:
         Raises:
             CosessionError: Nothing was in the way, and yet it failed; nothing has happened.
         """
-        began = time.monotonic()
-        if self._waiting or self._passer or began < self._slow_until or trace.sink is not None:
+        if self._waiting or self._passer or trace.sink is not None:
             return None
-        revision = self._exclusively(self.store.append_now, lines)
+        return self._exclusively(self.store.append_now, lines)
+
+    def append_quickly(self, lines: Sequence[bytes]) -> Revision | None:
+        """`append_now` for an event loop, if no disk has been slow lately."""
+        began = time.monotonic()
+        if began < self._slow_until:
+            return None
+        revision = self.append_now(lines)
         self._mind(began)
         return revision
 

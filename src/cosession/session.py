@@ -599,7 +599,7 @@ class Session(SessionBase[T], Generic[T]):
             or time.monotonic() > self._stays_until
         ):
             return None
-        return queue.append_now(lines)
+        return queue.append_quickly(lines)
 
     async def _commit(self, request: Request, timeout: float | None) -> Outcome:
         queue = self._open_queue()
