@@ -75,18 +75,17 @@ class Worker:
         self.tell(job=job, **request)
         return self.hear()
 
-    def begin(self) -> None:
-        """Tell a worker that is ready to begin."""
-        self.hear()
-        self.tell(at=soon())
-
-    def end(self) -> None:
-        """Have it end, in peace if it can."""
+    def let_go(self) -> None:
+        """Tell it that there will be no more jobs."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.close()
         except OSError:
             pass
+
+    def end(self) -> None:
+        """Have it end, in peace if it can."""
+        self.let_go()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
@@ -139,6 +138,8 @@ class Team:
 
     def dismiss(self) -> None:
         """End the processes; new ones are started when they are needed."""
+        for worker in self._workers:
+            worker.let_go()
         for worker in self._workers:
             worker.end()
         self._workers.clear()

@@ -81,11 +81,15 @@ def test_figures_for_all_and_faults_of_those_that_have_any(tmp_path: Path) -> No
 
 def test_what_is_kept_makes_the_same_tables(tmp_path: Path) -> None:
     """A file of figures can be printed again, without anything being measured."""
-    arguments = ("--only", "revert", "--contenders", "bare,cosession")
+    arguments = (
+        *("--only", "revert", "--only", "sequential-os"),
+        *("--contenders", "bare,cosession,missing"),
+    )
     printed, _ = measured(tmp_path, *arguments)
     again, _ = measured(tmp_path, *arguments, "--load", str(tmp_path / "kept.json"))
     assert again == printed
     assert "≤ 6 ms" in printed
+    assert "not installed: missing" in printed
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ class WakeUp(Workload):
     name = "wakeup"
     title = "wake-up after another process's unlock"
     text = (
-        "A process holds the contender's lock for 30 ms, in the middle of which another one "
-        "begins to append. Counted is from right before the lock is let go until that append has "
+        "A process holds the contender's lock for 30 ms, at whose beginning another one begins "
+        "to append. Counted is from right before the lock is let go until that append has "
         "returned."
     )
     columns: tuple[Column, ...] = (P50, MOST)
