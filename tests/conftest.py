@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import threading
 import time
 
 import pytest
+
+if sys.platform == "linux":
+    from power import forgetful
 
 _ORDER = "COSESSION_TEST_ORDER"
 """Where the first process of a test run leaves the order for the others."""
@@ -45,6 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # Hundreds of processes are started: without it each would compile all that it imports.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if sys.platform == "linux":  # pytest can't clean up where one of these is left
+        forgetful.unmount_orphans()
     if config.getoption("--budget") is not None:
         os.environ.setdefault(_ORDER, time.strftime("%Y%m%d"))
 

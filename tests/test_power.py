@@ -5,6 +5,7 @@ The trace, the states and their examination are in `power/`; docs/power.md says 
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -240,6 +241,18 @@ def test_a_file_system_that_forgets_finds_a_missing_sync_out(
     """A worker without one of the syncs has something acknowledged that is gone."""
     with pytest.raises((AssertionError, FileNotFoundError)):
         cut_at_random(forgetful, tmp_path / "journal", "everything", 20, name)
+
+
+@cuts_the_power
+def test_a_killed_file_system_leaves_no_mount_behind(forgetful: Forgetful) -> None:
+    """Another process takes it away, so that whoever cleans up the folder can."""
+    assert os.path.ismount(forgetful.folder)
+    forgetful.server.kill()
+    deadline = time.monotonic() + 30
+    while str(forgetful.folder) in Path("/proc/self/mounts").read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not os.path.ismount(forgetful.folder)
+    assert list(forgetful.folder.iterdir()) == []
 
 
 # ---- the model ----------------------------------------------------------------------------------
