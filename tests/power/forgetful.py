@@ -266,9 +266,9 @@ def unmount_orphans() -> None:
     """Take away what killed servers left behind, in case their watchers were killed as well."""
     with open("/proc/self/mounts", encoding="utf-8") as table:
         mounts = [line.split() for line in table]
-    for name, folder, *_ in mounts:
+    for name, written, *_ in mounts:
         if name == _NAME:
-            folder = folder.encode().decode("unicode_escape")  # blanks are written as \040
+            folder = written.encode().decode("unicode_escape")  # blanks are written as \040
             try:
                 os.stat(folder)
             except OSError as error:
