@@ -5,15 +5,24 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+
+if sys.platform == "linux":
+    from power import forgetful
 
 _ORDER = "COSESSION_TEST_ORDER"
 """Where the first process of a test run leaves the order for the others."""
 
 _began = time.monotonic()
+
+Tally = Callable[..., None]
+"""Takes how many cases a test has tried, and the promise, if it is about one of its method's."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,6 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Nor need each read what all installed packages say of themselves, to find plugins of pydantic.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    if sys.platform == "linux":  # pytest can't clean up where one of these is left
+        forgetful.unmount_orphans()
     if config.getoption("--budget") is not None:
         os.environ.setdefault(_ORDER, time.strftime("%Y%m%d"))
 
@@ -67,6 +78,40 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     budget = item.config.getoption("--budget")
     if budget is not None and time.monotonic() - _began > budget:
         pytest.skip(f"the budget of {budget:g} s is used up")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Count what hypothesis tries, for `tally`."""
+    given = getattr(getattr(item, "obj", None), "hypothesis", None)
+    if given is None:
+        yield
+        return
+    examples, real = 0, given.inner_test
+
+    def counted(*args: Any, **options: Any) -> Any:
+        nonlocal examples
+        examples += 1
+        return real(*args, **options)
+
+    given.inner_test = counted
+    try:
+        yield
+    finally:
+        given.inner_test = real
+        item.user_properties.append(("tried", examples))
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Tally:
+    """Say how much a test has tried, for the table of docs/testing.md; unsaid, it is 1."""
+
+    def say(tried: int, *, promise: str = "") -> None:
+        request.node.user_properties.append(("tried", tried))
+        if promise:
+            request.node.user_properties.append(("promise", promise))
+
+    return say
 
 
 @pytest.fixture

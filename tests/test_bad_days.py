@@ -24,6 +24,7 @@ from bad.soundness import (
     open_descriptors,
     rotated,
 )
+from conftest import Tally
 from cosession import (
     BlockingSession,
     CosessionError,
@@ -66,7 +67,7 @@ ERRORS: dict[str, tuple[int, ...]] = {
     ],
 )
 def test_a_failing_call_undoes_the_operation_or_does_it_no_harm(
-    tmp_path: Path, name: str, durability: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, tally: Tally, name: str, durability: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each call of an operation fails, once or for good: it happens whole, or raises and has not.
 
@@ -101,16 +102,23 @@ def test_a_failing_call_undoes_the_operation_or_does_it_no_harm(
                             f"{call} number {number} failed {how}: {os.strerror(error)}"
                         )
                         raise
+    tally(count)
     assert count > 10
 
 
 @pytest.mark.parametrize("name", ["revert", "compact"])
 def test_a_failing_call_where_there_are_no_hard_links(
-    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    tally: Tally,
+    name: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The same where the old file must be copied: each call of that may fail as well."""
     forbid_links(monkeypatch)
-    test_a_failing_call_undoes_the_operation_or_does_it_no_harm(tmp_path, name, "process", caplog)
+    test_a_failing_call_undoes_the_operation_or_does_it_no_harm(
+        tmp_path, tally, name, "process", caplog
+    )
 
 
 @pytest.mark.parametrize("name", ["append one", "append three", "checkpoint"])
@@ -331,9 +339,10 @@ LARGE = {
 @pytest.mark.parametrize("links", [True, False], ids=["links", "copies"])
 @pytest.mark.parametrize("name", LARGE)
 def test_on_a_full_disk_an_operation_is_undone_and_works_again_with_space(
-    small_disk: Path, name: str, links: bool, monkeypatch: pytest.MonkeyPatch
+    small_disk: Path, tally: Tally, name: str, links: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With any number of pages left, StorageFull leaves the file as it was; with more it works."""
+    tally(8)
     if not links:
         forbid_links(monkeypatch)
     path = small_disk / "context.jsonl"
@@ -420,12 +429,16 @@ def run_child(*arguments: str) -> str:
         ),
     ],
 )
-def test_a_size_limit_at_any_byte_undoes_the_operation(tmp_path: Path, name: str) -> None:
+def test_a_size_limit_at_any_byte_undoes_the_operation(
+    tmp_path: Path, tally: Tally, name: str
+) -> None:
     """With RLIMIT_FSIZE at every byte of the write the operation is undone, and works without.
 
     At some of the bytes, for a batch of many pages.
     """
-    assert "failed at every limit" in run_child("bad.size_limit", str(tmp_path), name)
+    said = run_child("bad.size_limit", str(tmp_path), name).splitlines()
+    tally(int(said[0].split()[0]))
+    assert said[-1] == "failed at every limit"
 
 
 @pytest.mark.parametrize("count", [1, 3])

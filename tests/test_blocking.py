@@ -259,7 +259,20 @@ async def test_a_slow_sync_doesnt_block_the_loop(
 
 
 async def test_large_sessions_dont_block_the_loop(path: Path) -> None:
-    """Opening, following and decoding 20 MB, and writing 20 MB, leave the event loop its turns."""
+    """Opening, following and decoding 20 MB, and writing 20 MB, leave the event loop its turns.
+
+    A machine may stand still for reasons of its own; not three times in a row just here.
+    """
+    blocked: dict[str, tuple[float, float]] = {}
+    for attempt in range(3):
+        blocked = await blocked_by_a_large_session(path.with_name(f"{attempt}.jsonl"))
+        if not blocked:
+            return
+    pytest.fail(f"the whole, and for how long of it the loop stood still: {blocked}")
+
+
+async def blocked_by_a_large_session(path: Path) -> dict[str, tuple[float, float]]:
+    """What keeps the loop from going on, how long it takes, and for how long of that."""
     line = b'{"role":"user","content":"' + b"x" * 300 + b'"}\n'
     path.write_bytes(line * (20_000_000 // len(line)))
     heart = Heart()
@@ -281,7 +294,10 @@ async def test_large_sessions_dont_block_the_loop(path: Path) -> None:
     session = Session(path)
     await timed("open", session.open())
     await session.close()
-    for name, (whole, longest) in took.items():
+    return {
         # Encoding before the lock is the caller's own work; what takes half a second on a busy
         # machine proves nothing.
-        assert longest < max(whole * 0.75, 0.5), (name, took)
+        name: (whole, longest)
+        for name, (whole, longest) in took.items()
+        if longest >= max(whole * 0.75, 0.5)
+    }

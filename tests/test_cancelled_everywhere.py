@@ -11,6 +11,7 @@ import pytest
 
 from aio.cancelling import ACTS, cancel_everywhere
 from aio.held import Other
+from conftest import Tally
 from cosession import turn_lock
 
 SHORTLY = 0.004
@@ -32,18 +33,22 @@ def other() -> Iterator[Other]:
 
 
 @pytest.mark.parametrize("name", ACTS)
-async def test_cancelled_at_any_await_on_a_free_lock(tmp_path: Path, name: str) -> None:
+async def test_cancelled_at_any_await_on_a_free_lock(
+    tally: Tally, tmp_path: Path, name: str
+) -> None:
     """It has happened or not; lock and turn are free, and the next call works."""
     tried = await cancel_everywhere(name, tmp_path, durability="power")
+    tally(tried.cancellations)
     assert tried.cancellations >= 1
 
 
 @pytest.mark.parametrize("name", ACTS)
 async def test_cancelled_at_any_await_while_another_process_has_the_lock(
-    tmp_path: Path, other: Other, name: str
+    tally: Tally, tmp_path: Path, other: Other, name: str
 ) -> None:
     """The same while it waits, and when the lock comes."""
     tried = await cancel_everywhere(name, tmp_path, held=partial(other.holding, seconds=SHORTLY))
+    tally(tried.cancellations)
     assert tried.cancellations >= 1
 
 
@@ -52,7 +57,7 @@ async def test_cancelled_at_any_await_while_another_process_has_the_lock(
 @pytest.mark.parametrize("delay", [0.0, 0.0005, 0.002, 0.005])
 @pytest.mark.parametrize("name", ACTS)
 async def test_cancelled_some_time_after_any_await(
-    tmp_path: Path, other: Other, name: str, delay: float, durability: Any
+    tally: Tally, tmp_path: Path, other: Other, name: str, delay: float, durability: Any
 ) -> None:
     """The same with the cancellation coming later, free and held, with and without syncs."""
     count = 0
@@ -67,4 +72,5 @@ async def test_cancelled_some_time_after_any_await(
             held=partial(other.holding, seconds=seconds),
         )
         count += tried.cancellations
+    tally(count)
     print(f"{count} cancellations")

@@ -14,6 +14,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from conformance.table import CAUGHT, PAIRS, caught, row
+from conftest import Tally
 from cosession.testing import Clause, NotApplicable, Violation, check, clauses
 from cosession.testing.candidate import OFFERS
 
@@ -63,16 +64,18 @@ def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("clause", ours(but=SLOW))
-def test_session_conforms(clause: Clause, tmp_path: Path) -> None:
+def test_session_conforms(clause: Clause, tally: Tally, tmp_path: Path) -> None:
     """`Session` offers everything, and keeps each clause."""
     if not clause.is_possible_here:
         pytest.skip("it takes signals or limits of POSIX systems")
+    tally(1, promise=clause.promise)
     check("cosession.testing.ours:asynchronous", clause, tmp_path)
 
 
 @pytest.mark.parametrize("clause", ours(but=SLOW | CROWDS))
-def test_blocking_session_conforms(clause: Clause, tmp_path: Path) -> None:
+def test_blocking_session_conforms(clause: Clause, tally: Tally, tmp_path: Path) -> None:
     """`BlockingSession` offers everything but coroutines, and keeps each clause."""
+    tally(1, promise=clause.promise)
     if "async" in clause.needs:
         with pytest.raises(NotApplicable, match="not offered: async"):
             check("cosession.testing.ours:blocking", clause, tmp_path)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from conftest import Tally
 from cosession import Session
 from crash.audit import audit
 from crash.mutants import MUTANTS
@@ -67,7 +68,8 @@ def run(
     return campaigns.run(root, *options, timeout=timeout)
 
 
-def expect_nothing(report: Any, *, at_least: int) -> None:
+def expect_nothing(report: Any, tally: Tally, *, at_least: int) -> None:
+    tally(report["cases"])
     assert report["findings"] == []
     assert report["cases"] >= at_least, "the campaign has become smaller than it was meant to be"
 
@@ -88,47 +90,51 @@ def expect_nothing(report: Any, *, at_least: int) -> None:
     ],
 )
 def test_killed_at_any_call_an_operation_is_whole_or_absent(
-    campaigns: Campaigns, tmp_path: Path, operation: str, durability: str
+    campaigns: Campaigns, tally: Tally, tmp_path: Path, operation: str, durability: str
 ) -> None:
     """SIGKILL at every system call, and inside every write: the state before or the one after."""
     report = run(campaigns, tmp_path, operation, "kill", f"--durability={durability}")
-    expect_nothing(report, at_least=14)
+    expect_nothing(report, tally, at_least=14)
 
 
 @steps_through_calls
 @pytest.mark.parametrize("operation", by_default(THOROUGH, "append-many"))
 def test_foreign_lines_and_a_second_death_while_healing_change_nothing(
-    campaigns: Campaigns, tmp_path: Path, operation: str
+    campaigns: Campaigns, tally: Tally, tmp_path: Path, operation: str
 ) -> None:
     """After each kill another program appends, or the process that heals is killed at any call."""
-    expect_nothing(run(campaigns, tmp_path, operation, "kill_and_more"), at_least=80)
+    report = run(campaigns, tmp_path, operation, "kill_and_more")
+    expect_nothing(report, tally, at_least=80)
 
 
 @steps_through_calls
 @pytest.mark.deep
 def test_killed_while_taking_records_out_from_between_foreign_ones(
-    campaigns: Campaigns, tmp_path: Path
+    campaigns: Campaigns, tally: Tally, tmp_path: Path
 ) -> None:
     """A torn append with foreign lines behind it is taken out, whenever the healer dies."""
-    expect_nothing(run(campaigns, tmp_path, "append-many", "splice"), at_least=100)
+    report = run(campaigns, tmp_path, "append-many", "splice")
+    expect_nothing(report, tally, at_least=100)
 
 
 @steps_through_calls
 @pytest.mark.parametrize("operation", by_default(["prompt-on-filled", "clear"], "prompt-on-filled"))
 def test_killed_where_there_are_no_hard_links(
-    campaigns: Campaigns, tmp_path: Path, operation: str
+    campaigns: Campaigns, tally: Tally, tmp_path: Path, operation: str
 ) -> None:
     """Where the old file has to be copied, a kill leaves no half copy and no temporary file."""
-    expect_nothing(run(campaigns, tmp_path, operation, "kill", "--no-links"), at_least=20)
+    report = run(campaigns, tmp_path, operation, "kill", "--no-links")
+    expect_nothing(report, tally, at_least=20)
 
 
 @steps_through_calls
 @pytest.mark.parametrize("operation", ["append-many", "revert"])
 def test_the_asynchronous_session_dies_as_cleanly(
-    campaigns: Campaigns, tmp_path: Path, operation: str
+    campaigns: Campaigns, tally: Tally, tmp_path: Path, operation: str
 ) -> None:
     """The same kills in a process that uses the asyncio session."""
-    expect_nothing(run(campaigns, tmp_path, operation, "kill", "--asynchronous"), at_least=14)
+    report = run(campaigns, tmp_path, operation, "kill", "--asynchronous")
+    expect_nothing(report, tally, at_least=14)
 
 
 # ---- every disturbance --------------------------------------------------------------------------
@@ -139,39 +145,42 @@ def test_the_asynchronous_session_dies_as_cleanly(
     "operation", by_default(OPERATIONS, "append-first", "append-many", "transaction", "revert")
 )
 def test_a_foreign_line_at_any_call_is_kept_and_tears_nothing(
-    campaigns: Campaigns, tmp_path: Path, operation: str
+    campaigns: Campaigns, tally: Tally, tmp_path: Path, operation: str
 ) -> None:
     """Before every call another program appends a line, or half of one; both are in the file."""
-    expect_nothing(run(campaigns, tmp_path, operation, "disturb"), at_least=16)
+    report = run(campaigns, tmp_path, operation, "disturb")
+    expect_nothing(report, tally, at_least=16)
 
 
 @steps_through_calls
 @pytest.mark.parametrize("operation", by_default(SINGLE, *DIFFERENT))
 def test_memory_equals_the_file_after_any_failing_call(
-    campaigns: Campaigns, tmp_path: Path, operation: str
+    campaigns: Campaigns, tally: Tally, tmp_path: Path, operation: str
 ) -> None:
     """Every call fails once, also with a part written: rolled back, and memory is the fold."""
-    expect_nothing(run(campaigns, tmp_path, operation, "fail"), at_least=8)
+    report = run(campaigns, tmp_path, operation, "fail")
+    expect_nothing(report, tally, at_least=8)
 
 
 @steps_through_calls
 @pytest.mark.parametrize("durability", ["process", "power"])
 @pytest.mark.parametrize("operation", ["append-many", "transaction", "revert", "compact"])
 def test_calls_come_in_the_order_of_the_protocol(
-    campaigns: Campaigns, tmp_path: Path, operation: str, durability: str
+    campaigns: Campaigns, tally: Tally, tmp_path: Path, operation: str, durability: str
 ) -> None:
     """Announced, written, synced, published; filled, synced, kept, replaced: under the lock."""
     report = run(campaigns, tmp_path, operation, "order", f"--durability={durability}")
-    expect_nothing(report, at_least=1)
+    expect_nothing(report, tally, at_least=1)
 
 
 @steps_through_calls
 @pytest.mark.parametrize("operation", ["append-one", "revert"])
 def test_a_deleted_lock_file_is_noticed_before_anything_is_written(
-    campaigns: Campaigns, tmp_path: Path, operation: str
+    campaigns: Campaigns, tally: Tally, tmp_path: Path, operation: str
 ) -> None:
     """Whoever comes new takes the lock at the path: nothing is written under the old one."""
-    expect_nothing(run(campaigns, tmp_path, operation, "order", "--lock-deleted"), at_least=1)
+    report = run(campaigns, tmp_path, operation, "order", "--lock-deleted")
+    expect_nothing(report, tally, at_least=1)
 
 
 # ---- the examination itself ---------------------------------------------------------------------
@@ -211,15 +220,17 @@ def kill_at_random(folder: Path, seed: int, kills: int) -> int:
     return acknowledged
 
 
-def test_killed_without_warning_at_random_instants(tmp_path: Path) -> None:
+def test_killed_without_warning_at_random_instants(tally: Tally, tmp_path: Path) -> None:
     """A parent kills workers in the middle of random operations; nothing they were told is lost."""
-    assert kill_at_random(tmp_path, seed=1, kills=6) >= 6
+    assert kill_at_random(tmp_path, seed=1, kills=12) >= 12
+    tally(12)
 
 
 @pytest.mark.deep
-def test_killed_without_warning_many_times(tmp_path: Path) -> None:
+def test_killed_without_warning_many_times(tally: Tally, tmp_path: Path) -> None:
     """Several hundred real kills."""
     assert kill_at_random(tmp_path, seed=2, kills=400) >= 400
+    tally(400)
 
 
 # ---- everything ---------------------------------------------------------------------------------
@@ -230,22 +241,22 @@ def test_killed_without_warning_many_times(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [(), ("--durability=power",), ("--no-links",)])
 @pytest.mark.parametrize("operation", SINGLE)
 def test_every_kill_with_everything_after_it(
-    campaigns: Campaigns, tmp_path: Path, operation: str, options: tuple[str, ...]
+    campaigns: Campaigns, tally: Tally, tmp_path: Path, operation: str, options: tuple[str, ...]
 ) -> None:
     """Before and after every call; each with foreign lines, each with each death of the healer."""
     report = run(campaigns, tmp_path, operation, "kill_and_more", "--deep", *options, timeout=1200)
-    expect_nothing(report, at_least=200)
+    expect_nothing(report, tally, at_least=200)
 
 
 @pytest.mark.deep
 @steps_through_calls
 @pytest.mark.parametrize("operation", APPENDS)
 def test_every_kill_after_every_foreign_line(
-    campaigns: Campaigns, tmp_path: Path, operation: str
+    campaigns: Campaigns, tally: Tally, tmp_path: Path, operation: str
 ) -> None:
     """A foreign line at every instant of an append, and a kill at every instant behind it."""
     report = run(campaigns, tmp_path, operation, "disturb_and_kill", timeout=1200)
-    expect_nothing(report, at_least=20)
+    expect_nothing(report, tally, at_least=20)
 
 
 async def test_a_session_outlives_the_crash_of_another(tmp_path: Path) -> None:

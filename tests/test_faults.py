@@ -13,6 +13,7 @@ if sys.platform == "win32":
     pytest.skip("these errors are POSIX's; tests_windows has those of Windows", True)
 
 from bad.everywhere import ACTS, ERRORS, Course, Tried
+from conftest import Tally
 from cosession import healing
 
 MANY = [*ERRORS]
@@ -64,9 +65,12 @@ def fail_everywhere(
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_whatever_fails_at_whatever_call_it_is_said_and_undone(tmp_path: Path, name: str) -> None:
+def test_whatever_fails_at_whatever_call_it_is_said_and_undone(
+    tmp_path: Path, tally: Tally, name: str
+) -> None:
     """Each call fails, alone or with all behind it: a typed error, or none; whole, or nothing."""
     tried = fail_everywhere(tmp_path, name, "process", some)
+    tally(tried.faults)
     assert tried.faults >= FEWEST.get(name, 6), "fewer calls than it was meant for"
     assert tried.refused or name in NEVER_FAIL
 
@@ -74,7 +78,10 @@ def test_whatever_fails_at_whatever_call_it_is_said_and_undone(tmp_path: Path, n
 @pytest.mark.deep
 @pytest.mark.parametrize("durability", ["process", "power"])
 @pytest.mark.parametrize("name", ACTS)
-def test_every_error_at_every_call(tmp_path: Path, name: str, durability: str) -> None:
+def test_every_error_at_every_call(
+    tmp_path: Path, tally: Tally, name: str, durability: str
+) -> None:
     """The same with each of the errors, for both durabilities."""
     tried = fail_everywhere(tmp_path, name, durability, each)
+    tally(tried.faults)
     assert tried.faults >= 10 * FEWEST.get(name, 6)

@@ -23,13 +23,17 @@ from filelock import FileLock
 
 import cosession
 
-REQUIREMENTS = (
+REQUIREMENTS: tuple[str, ...] = (
     "kimi-cli==1.49.0",
     "pytest>=8.3",
     "pytest-asyncio>=0.24",
     "filelock",
     "portalocker",
 )
+MEASURED = "COVERAGE_PROCESS_CONFIG" in os.environ
+"""Whether it is counted which lines are run: then in that environment, too."""
+if MEASURED:
+    REQUIREMENTS += ("coverage>=7.10",)
 SUITES = Path(__file__).parent / "kimi"
 NAMES = ("contract", "better", "in_turns", "sharing", "command")
 
@@ -189,7 +193,8 @@ def kimi(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) 
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # that of the whole run
-    return Kimi(pytestconfig.cache.mkdir("kimi-cli") / "venv", folder)
+    venv = "venv-measured" if MEASURED else "venv"
+    return Kimi(pytestconfig.cache.mkdir("kimi-cli") / venv, folder)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Tally
 from model.check import RUNS, Run, check, described, missing_tools
 
 DOCS = Path(__file__).parent.parent / "docs" / "model.md"
@@ -19,24 +20,25 @@ def name(run: Run) -> str:
     return f"{run.model}: {run.what}"
 
 
-def assert_as_expected(run: Run) -> None:
+def assert_as_expected(run: Run, tally: Tally) -> None:
     result = check(run)
+    tally(result.states)
     assert result.is_as_expected(run), result.output
 
 
 @needs_spin
 @pytest.mark.parametrize("run", [run for run in RUNS if run.quick], ids=name)
-def test_a_few_models_come_out_as_expected(run: Run) -> None:
+def test_a_few_models_come_out_as_expected(tally: Tally, run: Run) -> None:
     """Of each kind of model one or two are run each time."""
-    assert_as_expected(run)
+    assert_as_expected(run, tally)
 
 
 @needs_spin
 @pytest.mark.deep
 @pytest.mark.parametrize("run", [run for run in RUNS if not run.quick], ids=name)
-def test_all_models_come_out_as_expected(run: Run) -> None:
+def test_all_models_come_out_as_expected(tally: Tally, run: Run) -> None:
     """The right protocol holds, wrong variants are refuted, and limits are where they are said."""
-    assert_as_expected(run)
+    assert_as_expected(run, tally)
 
 
 @needs_spin

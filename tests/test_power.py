@@ -5,6 +5,7 @@ The trace, the states and their examination are in `power/`; docs/power.md says 
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from conftest import Tally
 from cosession._platform import sync_folder
 from crash.audit import audit
 from crash.server import Campaigns
@@ -80,10 +82,11 @@ def run(campaigns: Campaigns, root: Path, story: str, durability: str, *options:
 @cuts_the_power
 @pytest.mark.parametrize(("story", "durability"), QUICK)
 def test_a_power_cut_at_any_call_leaves_what_is_promised(
-    campaigns: Campaigns, tmp_path: Path, story: str, durability: str
+    campaigns: Campaigns, tally: Tally, tmp_path: Path, story: str, durability: str
 ) -> None:
     """Every prefix of the calls, with one unsynced call missing, torn or zero: still a session."""
     report = run(campaigns, tmp_path, story, durability)
+    tally(report["states"])
     assert report["findings"] == []
     assert report["finished"]
     assert report["states"] >= QUICK[story, durability], "there are fewer states than there were"
@@ -94,13 +97,14 @@ def test_a_power_cut_at_any_call_leaves_what_is_promised(
 @pytest.mark.parametrize("durability", ["power", "process"])
 @pytest.mark.parametrize("story", STORIES)
 def test_two_unsynced_calls_and_a_second_cut_while_healing(
-    campaigns: Campaigns, tmp_path: Path, story: str, durability: str
+    campaigns: Campaigns, tally: Tally, tmp_path: Path, story: str, durability: str
 ) -> None:
     """Two calls deviate at a time, many at random, and the healing is cut as well; half a minute
     for each story.
     """
     options = ("--deep", "--again", "--subsets=8", "--seconds=30")
     report = run(campaigns, tmp_path, story, durability, *options)
+    tally(report["states"])
     assert report["findings"] == []
     assert report["states"] >= 20
 
@@ -209,20 +213,22 @@ def cut_at_random(system: Forgetful, journal: Path, how: str, cuts: int, *mutant
 @cuts_the_power
 @pytest.mark.parametrize("how", ["everything", "names"])
 def test_a_file_system_that_forgets_what_is_not_synced(
-    forgetful: Forgetful, tmp_path: Path, how: str
+    forgetful: Forgetful, tally: Tally, tmp_path: Path, how: str
 ) -> None:
     """Real processes on it lose nothing acknowledged, whether unsynced names stay or go."""
     assert cut_at_random(forgetful, tmp_path / "journal", how, 2) >= 2
+    tally(2)
 
 
 @cuts_the_power
 @pytest.mark.deep
 @pytest.mark.parametrize("how", ["everything", "names"])
 def test_a_file_system_that_forgets_many_times(
-    forgetful: Forgetful, tmp_path: Path, how: str
+    forgetful: Forgetful, tally: Tally, tmp_path: Path, how: str
 ) -> None:
     """The same, forty times."""
     assert cut_at_random(forgetful, tmp_path / "journal", how, 40) >= 40
+    tally(40)
 
 
 @cuts_the_power
@@ -240,6 +246,21 @@ def test_a_file_system_that_forgets_finds_a_missing_sync_out(
     """A worker without one of the syncs has something acknowledged that is gone."""
     with pytest.raises((AssertionError, FileNotFoundError)):
         cut_at_random(forgetful, tmp_path / "journal", "everything", 20, name)
+
+
+@cuts_the_power
+def test_a_killed_file_system_leaves_no_mount_behind(forgetful: Forgetful) -> None:
+    """Another process takes it away, so that whoever cleans up the folder can."""
+    assert os.path.ismount(forgetful.folder)
+    forgetful.server.kill()
+    deadline = time.monotonic() + 30
+    while (
+        str(forgetful.folder) in Path("/proc/self/mounts").read_text()
+        and time.monotonic() < deadline
+    ):
+        time.sleep(0.01)
+    assert not os.path.ismount(forgetful.folder)
+    assert list(forgetful.folder.iterdir()) == []
 
 
 # ---- the model ----------------------------------------------------------------------------------

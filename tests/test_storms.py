@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from conftest import Tally
+
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux",
     reason="a storm takes SIGSTOP, fork and limits set from outside; kills run everywhere in "
@@ -35,9 +37,10 @@ def storm(*options: str, timeout: float) -> dict[str, Any]:
     return report
 
 
-def test_a_short_storm_breaks_no_promise() -> None:
+def test_a_short_storm_breaks_no_promise(tally: Tally) -> None:
     """Kills, stops, full disks, foreign lines and slow system calls, all at once, for seconds."""
     report = storm("--seed=1", "--seconds=4", timeout=200)
+    tally(report["operations"])
     assert report["findings"] == []
     assert report["acknowledged"] >= 20, "hardly anything was done"
     assert report["disturbances"]["kill"]
@@ -45,12 +48,15 @@ def test_a_short_storm_breaks_no_promise() -> None:
 
 
 @pytest.mark.deep
-def test_a_long_storm_breaks_no_promise(random_seed: int, deep_seconds: float) -> None:
+def test_a_long_storm_breaks_no_promise(
+    tally: Tally, random_seed: int, deep_seconds: float
+) -> None:
     """Storms of ten seconds, one after the other, by few terminals and by many."""
     began, number = 0.0, 0
     while began < deep_seconds:
         terminals = [2, 4, 8][number % 3]
         options = ("--seconds=10", f"--terminals={terminals}", f"--seed={random_seed + number}")
         report = storm(*options, timeout=600)
+        tally(report["operations"])
         assert report["findings"] == [], f"once more: python -m storm.run {' '.join(options)}"
         began, number = began + 10, number + 1

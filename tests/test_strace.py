@@ -17,6 +17,7 @@ if sys.platform != "linux":
     pytest.skip("strace is Linux's", True)
 
 from bad.strace_campaign import CALLS
+from conftest import Tally
 from crash.shim import CHANGING, READING
 
 HERE = Path(__file__).parent
@@ -109,10 +110,11 @@ def calls_stepped(report: Any) -> int:
 
 @pytest.mark.parametrize("act", ["append-many", "revert"])
 def test_killed_or_refused_at_any_call_of_the_kernel(
-    strace: subprocess.Popen[str], tmp_path: Path, act: str
+    strace: subprocess.Popen[str], tally: Tally, tmp_path: Path, act: str
 ) -> None:
     """SIGKILL at each write, rename, link, sync, truncation and open: whole, or nothing."""
     report = campaign(strace, 60, str(tmp_path), act, "kill")
+    tally(report["cases"])
     assert report["cases"] == calls_stepped(report) >= 3
 
 
@@ -146,10 +148,11 @@ def campaign_calls(
 @pytest.mark.parametrize("durability", ["process", "power"])
 @pytest.mark.parametrize("act", ACTS)
 def test_killed_at_any_call_of_the_kernel(
-    strace: subprocess.Popen[str], tmp_path: Path, act: str, durability: str
+    strace: subprocess.Popen[str], tally: Tally, tmp_path: Path, act: str, durability: str
 ) -> None:
     """The same for every act and both durabilities."""
     report = campaign(strace, 300, str(tmp_path), act, "kill", durability)
+    tally(report["cases"])
     assert report["cases"] == calls_stepped(report)
 
 
@@ -157,8 +160,9 @@ def test_killed_at_any_call_of_the_kernel(
 @pytest.mark.parametrize("durability", ["process", "power"])
 @pytest.mark.parametrize("act", ACTS)
 def test_refused_at_any_call_of_the_kernel(
-    strace: subprocess.Popen[str], tmp_path: Path, act: str, durability: str
+    strace: subprocess.Popen[str], tally: Tally, tmp_path: Path, act: str, durability: str
 ) -> None:
     """The kernel refuses one call: a typed error and the state before, or the state after."""
     report = campaign(strace, 600, str(tmp_path), act, "refuse", durability, *ERRORS)
+    tally(report["cases"])
     assert report["cases"] >= len(ERRORS) * 3

@@ -90,8 +90,8 @@ MUTANTS = {
     # ---- full disks -------------------------------------------------------------------------
     "a full disk leaves the bytes that fitted": Caught(
         "full disk",
-        "cosession.appending:FileAppender._undo_append",
-        {"_platform.truncate(fd, self.path, placed[0][0])": "pass"},
+        "cosession.replacing:FileReplacer._cut_back",
+        {"_platform.truncate(…": "pass"},
         "test_bad_days.py::test_a_size_limit_at_any_byte_undoes_the_operation[append one]",
     ),
     "a full disk leaves the rotation": Caught(

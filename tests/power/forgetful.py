@@ -5,6 +5,9 @@ on stdin: from then on the files are what they were when they were last synced, 
 they were when their folder was. Or, with the line `names`, the names stay, and only bytes go.
 
 It speaks the kernel's protocol (linux/fuse.h) without a library. Mounting takes root.
+
+A mount whose server was killed stays, and every look at it fails. So a second process, in a session
+of its own, does nothing but wait for the end of the first, and then takes the mount away.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ _MODIFIED = 32
 _DETACH = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+_NAME = "cosession-forgetful"
+"""What is said to be mounted, in /proc/mounts."""
 
 
 class Refused(Exception):
@@ -245,7 +251,7 @@ def mount(folder: str) -> int:
     """
     device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     options = f"fd={device},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()}"
-    if _libc.mount(b"forgetful", os.fsencode(folder), b"fuse", 0, options.encode()):
+    if _libc.mount(_NAME.encode(), os.fsencode(folder), b"fuse", 0, options.encode()):
         number = ctypes.get_errno()
         os.close(device)
         raise OSError(number, os.strerror(number))
@@ -256,7 +262,40 @@ def unmount(folder: str) -> None:
     _libc.umount2(os.fsencode(folder), _DETACH)
 
 
+def unmount_orphans() -> None:
+    """Take away what killed servers left behind, in case their watchers were killed as well."""
+    with open("/proc/self/mounts", encoding="utf-8") as table:
+        mounts = [line.split() for line in table]
+    for name, written, *_ in mounts:
+        if name == _NAME:
+            folder = written.encode().decode("unicode_escape")  # blanks are written as \040
+            try:
+                os.stat(folder)
+            except OSError as error:
+                if error.errno == errno.ENOTCONN:
+                    unmount(folder)
+
+
+def unmount_behind_me(folder: str) -> None:
+    """See to it that the folder is unmounted as soon as this process ends, however it does."""
+    alive, mine = os.pipe()
+    if os.fork():
+        os.close(alive)
+        return  # the other end stays open for as long as this process lives
+    try:
+        os.setsid()  # what is sent to all of a group ends the server, and not this
+        os.close(mine)
+        with open(os.devnull, "r+b") as nothing:
+            for fd in (0, 1, 2):
+                os.dup2(nothing.fileno(), fd)
+        os.read(alive, 1)
+        unmount(folder)
+    finally:
+        os._exit(0)
+
+
 def main(folder: str) -> None:
+    unmount_behind_me(folder)  # before there is a device that it could keep open
     try:
         device = mount(folder)
     except OSError as error:
