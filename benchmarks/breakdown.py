@@ -1,0 +1,122 @@
+"""Where the time of an append goes: to the system, to the encoding, or to the interpreter.
+
+    uv run python benchmarks/breakdown.py
+
+1. Its nine system calls are made bare, in their order, on files like a session's: no protocol that
+   makes these calls can be quicker than that.
+2. Then each layer is called by itself, from the inside to the outside. What one takes longer than
+   what it calls is its own.
+3. All of them take turns in short rounds, and the lower decile of the rounds counts: what else the
+   machine is at makes rounds slower, never quicker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cosession import BlockingSession, Message, Session
+
+MESSAGE = {"role": "user", "content": "x" * 370}
+ROUNDS, CALLS = 150, 40
+
+
+def system_calls(folder: Path) -> Callable[[], None]:
+    """What an append asks of the system, and nothing else."""
+    path, lock = str(folder / "bare.jsonl"), str(folder / "bare.jsonl.lock")
+    data = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+    locked = os.open(lock, os.O_RDWR | os.O_CREAT)
+    line, announcement, header = b"x" * 399 + b"\n", b"a" * 504, b"h" * 240
+    os.pwrite(locked, announcement, 16)
+
+    def append() -> None:
+        fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.lstat(lock)
+        os.pread(locked, 240, 16)
+        os.stat(path)
+        os.pwrite(locked, announcement, 16)
+        os.write(data, line)
+        os.fstat(data)
+        os.pwrite(locked, header, 16)
+        fcntl.flock(locked, fcntl.LOCK_UN)
+
+    return append
+
+
+def bare_write(folder: Path) -> Callable[[], object]:
+    """The one call that puts the bytes into the file."""
+    data = os.open(folder / "written.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    line = b"x" * 399 + b"\n"
+    return lambda: os.write(data, line)
+
+
+def calls_of(call: Callable[[], object]) -> int:
+    """How many functions a call calls, those in C included."""
+    count = 0
+
+    def note(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    call()
+    sys.setprofile(None)
+    return count
+
+
+async def measure(folder: Path) -> list[tuple[str, list[float], int]]:
+    """Microseconds of every round, and calls, by what was called."""
+    with BlockingSession(folder / "blocking.jsonl") as blocking:
+        async with Session(folder / "async.jsonl") as session:
+            await session.append(MESSAGE)
+            blocking.append(MESSAGE)
+            queue, codec = blocking._queue, blocking._codec
+            assert queue is not None
+            lines = (codec.encode(MESSAGE),)
+            steps: list[tuple[str, Callable[[], object]]] = [
+                ("bare `write`", bare_write(folder)),
+                ("the nine system calls, bare", system_calls(folder)),
+                ("encoding and checking the message", lambda: codec.encode(MESSAGE)),
+                ("`CommitQueue.append_now`: the protocol", lambda: queue.append_now(lines)),
+                ("`BlockingSession.append`", lambda: blocking.append(MESSAGE)),
+            ]
+            rows: list[tuple[str, list[float], int]] = [
+                (name, [], calls_of(step)) for name, step in steps
+            ]
+            last: tuple[str, list[float], int] = ("`await Session.append`", [], 0)
+            for _ in range(ROUNDS):
+                for (_, step), (_, times, _) in zip(steps, rows, strict=True):
+                    began = time.perf_counter()
+                    for _ in range(CALLS):
+                        step()
+                    times.append((time.perf_counter() - began) / CALLS * 1e6)
+                last[1].append(await timed(session))
+            return [*rows, last]
+
+
+async def timed(session: Session[Message]) -> float:
+    began = time.perf_counter()
+    for _ in range(CALLS):
+        await session.append(MESSAGE)
+    return (time.perf_counter() - began) / CALLS * 1e6
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else ".") as folder:
+        rows = asyncio.run(measure(Path(folder)))
+    print(f"{platform.system()} {platform.release()}, Python {platform.python_version()}\n")
+    print("| | µs | calls of functions |\n|---|--:|--:|")
+    for name, times, calls in rows:
+        decile = sorted(times)[len(times) // 10]
+        print(f"| {name} | {decile:.1f} | {calls or ''} |")
+
+
+if __name__ == "__main__":
+    main()
