@@ -5,7 +5,7 @@
 2. A failure undoes exactly what a crash at that point would have left behind. If even that fails,
    the announcement stays, and the next one to take the lock settles it.
 3. Usually the lock is free, the file is as the header says, and nobody's turn is on: then
-   `append_now` does the same with nothing around it, in some 10 µs.
+   `append_now` does the same with nothing around it. It is the one fast path.
 4. All of this happens under the lock.
 """
 
@@ -98,10 +98,8 @@ class FileAppender(FileHealer):
     def _take_over(self, stop: int, lines: Sequence[bytes]) -> None:
         """Fold in what others wrote up to our lines, and these, which end at `stop`.
 
-        Nobody will change them any more.
-
-        So the lock needn't be held. If this fails, the state stays behind, and the next look
-        catches up.
+        Nobody changes them any more, so the lock needn't be held. If this fails, the state stays
+        behind, and the next look catches up.
         """
         view, state = self._view, self._view.state
         if state.position + sum(map(len, lines)) == stop:
@@ -127,10 +125,14 @@ class FileAppender(FileHealer):
     ) -> tuple[Header, int]:
         """Write records behind the file; the state in memory is left to the caller.
 
-        `data` is the lines in one; `several` says whether an operation may have several of them.
+        Args:
+            data: The lines in one.
+            landed: Is told as soon as they are in how many bytes of a program that takes no lock
+                came to lie before them.
+            several: Whether an operation may have more than one of the lines.
 
-        The header afterwards, and how many bytes of a program that takes no lock came to lie before
-        the records; `landed` is told that as soon as they are in.
+        Returns:
+            The header as published, and what `landed` is told.
 
         Raises:
             OSError, CosessionError: It has failed, and is undone, or is going to be.

@@ -1,11 +1,12 @@
-"""The asynchronous session: an `asyncio.Lock`, one hop into a thread, and every await accounted
-for.
+"""The asynchronous session: an `asyncio.Lock`, at most one hop into a thread, and every await
+accounted for.
 
-1. Within one session object, coroutines line up at an `asyncio.Lock`. Whoever has it leads: it
-   has the queue run a pass on the commit thread, which takes along what the others have queued.
-   They find their operations settled when the lock reaches them.
+1. Within one session object, whoever finds the `asyncio.Lock` free leads: it has the queue run a
+   pass, here if that takes no longer than a few short system calls, else on the commit thread. The
+   pass takes along what others have queued meanwhile; they wait for their own operations.
 2. The lock is not left before the leader's operation is settled or withdrawn: an `asyncio.Lock`
    alone would be free as soon as an awaited thread is abandoned, with the write still going on.
+   Whoever is left in the queue then is handed to the thread.
 3. A cancelled operation is withdrawn if it still waits, and has then not happened. If it is being
    committed, the cancellation is held back until that has ended, which is a matter of one write.
 """
@@ -632,6 +633,9 @@ class Session(SessionBase[T], Generic[T]):
         async with self._lock:
             try:
                 await self._lead(queue, operation)
+            except BaseException:
+                queue.withdraw(operation)
+                raise
             finally:
                 if queue.waiting:  # who came meanwhile relies on us
                     queue.start_pass()
