@@ -5,9 +5,10 @@
    So what piles up behind a busy lock or a slow disk goes out as one batch.
 2. While it waits, an operation can be withdrawn, by a timeout or a cancellation: it then has not
    happened. Once it is taken it can't, and is settled soon: nothing waits for others any more.
-3. A pass runs on the caller's thread if the lock is free (`try_pass`), or soon (`short_pauses`),
-   else on one daemon thread, which may sleep in the kernel for as long as another process pleases without keeping the
-   interpreter from exiting. If nobody wants the lock any more when it comes, it is handed back.
+3. A pass runs on the caller's thread if the lock is free (`try_pass`), or soon is
+   (`short_pauses`), else on one daemon thread, which may sleep in the kernel for as long as another
+   process pleases without keeping the interpreter from exiting. If nobody wants the lock any more
+   when it comes, it is handed back.
 4. Ctrl-C may interrupt a pass on the caller's thread behind any call that it makes. The pass then
    lets go of everything, settles what has happened and queues up the rest again: the caller
    withdraws its own operation, and the commit thread sees to those of other threads.
