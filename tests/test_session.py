@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -29,6 +30,7 @@ from cosession import (
     SessionClosed,
     SessionMissing,
     UnknownCheckpoint,
+    files,
 )
 
 Open = Callable[..., AbstractAsyncContextManager[Both]]
@@ -868,3 +870,36 @@ async def test_errors_have_one_base(open_session: Open, path: Path) -> None:
             await both.append(user("b"), timeout=0)
         with pytest.raises(CosessionError):
             await both.append(user("b"), expect=Revision(1, 0))
+
+
+@pytest.mark.parametrize("options", [{}, {"inline": False}, {"durability": "power"}])
+async def test_which_thread_writes(
+    path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """A small append may be made on the event loop's thread; never one that waits for the disk."""
+    threads = set[int]()
+    write_all = files.write_all
+
+    def note(*given: Any) -> None:
+        threads.add(threading.get_ident())
+        write_all(*given)
+
+    async with Session(path, **options) as session:
+        await session.append(user("first"))
+        monkeypatch.setattr(files, "write_all", note)
+        for number in range(20):
+            await session.append(user(str(number)))
+    if options or sys.platform == "win32":
+        assert threading.get_ident() not in threads
+    else:
+        assert threading.get_ident() in threads  # a busy disk may have sent some to the other one
+
+
+async def test_who_calls_first_is_first_on_whatever_path(path: Path) -> None:
+    """Appends that begin in some order are in the file in that order, inline ones and batches."""
+    async with Session(path) as session:
+        for at in range(0, 600, 20):
+            if at % 3:
+                session._stays_until = 0.0  # the loop's turn: the first of them leads
+            await asyncio.gather(*(session.append(user(str(at + n))) for n in range(20)))
+        assert [message.content for message in session.history] == [str(n) for n in range(600)]
