@@ -180,8 +180,11 @@ class KernelLock:
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            with suppress(OSError):  # whatever it says, the descriptor is gone, and the lock
+            # Not `with suppress`: on the way into that Ctrl-C gets through, and the lock would stay.
+            try:
                 os.close(fd)
+            except OSError:
+                pass  # whatever it says, the descriptor is gone, and the lock
 
     def after_fork_in_child(self) -> None:
         self.held = False  # it is the parent's; closing leaves it with the parent
