@@ -64,4 +64,4 @@ class Campaigns:
         with suppress(subprocess.TimeoutExpired):
             self.server.communicate(timeout=5)
         self.server.kill()
-        self.server.wait(timeout=20)
+        self.server.communicate(timeout=20)  # and its pipes are closed
