@@ -180,7 +180,7 @@ class KernelLock:
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            # Not `with suppress`: on the way into that Ctrl-C gets through, and the lock would stay.
+            # Not `with suppress`: on the way into that Ctrl-C gets through, and the lock stays.
             try:
                 os.close(fd)
             except OSError:
