@@ -45,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # Hundreds of processes are started: without it each would compile all that it imports.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # Nor need each read what all installed packages say of themselves, to find plugins of pydantic.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if config.getoption("--budget") is not None:
         os.environ.setdefault(_ORDER, time.strftime("%Y%m%d"))
 

@@ -42,7 +42,7 @@ class Mutant:
     """As in `crash.mutants.Mutant`."""
 
 
-_APPEND = "cosession.store:Store._append"
+_APPEND = "cosession.appending:FileAppender._append"
 
 MUTANTS = {
     # ---- the list knows better --------------------------------------------------------------
@@ -90,7 +90,7 @@ MUTANTS = {
     "acknowledged before it is published": Mutant(
         "order",
         _APPEND,
-        {"header = self._publish(…": "header = replace(header, committed=stop)"},
+        {"header = self._publish(…": "header.committed = stop"},
     ),
     "one message that came in is overlooked": Mutant(
         "order", "cosession.batch:Batch._require_expected", {"if new == 0": "if new in (0, 1)"}

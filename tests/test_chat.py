@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from chat.support import (
     Script,
     command_line,
     contents,
+    is_gone,
     messages,
     record,
     talk,
@@ -92,6 +94,31 @@ def test_an_agent_gets_the_session_as_one_document(path: Path, agent: Agent) -> 
             {"role": "user", "content": "and?", "name": "ada"},
         ],
     }
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="looks for processes as POSIX has them")
+@pytest.mark.parametrize("deaf", [False, True], ids=["ends when asked to", "is made to end"])
+def test_a_chat_that_is_killed_takes_its_agent_with_it(
+    path: Path, agent: Agent, deaf: bool
+) -> None:
+    """kill -9: the agent, which prints nothing, and what it has started end at once."""
+    steps = [["child"], ["touch", "on"], ["await", "for ever"]]
+    command = agent.takes([["deaf"], *steps] if deaf else steps)
+    process = subprocess.Popen(
+        [*COMMAND, str(path), "--agent", command], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    assert process.stdin is not None
+    try:
+        process.stdin.write(b"time?\n")
+        process.stdin.flush()
+        wait_until((agent.folder / "on").exists, "the agent is at work")
+    finally:
+        process.kill()
+        process.stdin.close()
+        process.wait(timeout=PATIENCE)
+    for name in ("pid-0", "child"):
+        pid = int((agent.folder / name).read_text())
+        wait_until(partial(is_gone, pid), f"{name} is gone", seconds=PATIENCE / 2)
 
 
 def test_records_are_appended_one_by_one_and_text_between_them_is_a_message(

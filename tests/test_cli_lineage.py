@@ -14,25 +14,14 @@ import pytest
 
 from aio.both import user
 from cosession import BlockingSession
+from test_cli import call
 
 BOUND = 60.0
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """The command, as a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "cosession", *map(str, arguments)],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=BOUND,
-        check=False,
-        env=os.environ | {"PYTHONUTF8": "1"},
-    )
-
-
 def lines(*arguments: object) -> list[dict[str, Any]]:
-    done = run(*arguments, "--json")
-    assert done.returncode in (0, 1), done.stderr
+    done = call(*map(str, arguments), "--json")
+    assert done.exit_code in (0, 1), done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -74,21 +63,21 @@ def test_log_tells_the_past_and_what_can_be_gone_back_to(path: Path) -> None:
     (origin, *_, end) = lines("log", fork.path)
     assert (origin["event"], origin["parent"]) == ("forked", str(path))
     assert end["messages"] == 2
-    shown = run("log", path).stdout.splitlines()
+    shown = call("log", path).stdout.splitlines()
     assert "by a program without cosession" in shown[0]
     assert "2 messages left the session; it is kept as context_1.jsonl" in shown[1]
     fork.path.unlink()
-    assert "context.fork-1.jsonl, which is gone" in run("log", path).stdout
+    assert "context.fork-1.jsonl, which is gone" in call("log", path).stdout
 
 
 def test_restore_brings_a_rotated_file_back(path: Path) -> None:
     """It prints where the present one is kept; an unknown number is refused with what there is."""
-    done = run("restore", path, 1)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = call("restore", path, "1")
+    assert (done.exit_code, done.stderr) == (0, "")
     assert Path(done.stdout.strip()).name == "context_2.jsonl"
     assert contents(path) == ["a", "b", "c"]
-    done = run("restore", path, 7)
-    assert done.returncode == 4
+    done = call("restore", path, "7")
+    assert done.exit_code == 4
     assert "it has 1–2" in done.stderr
     assert "cosession log" in done.stderr
     assert contents(path) == ["a", "b", "c"]
@@ -98,7 +87,7 @@ def test_fork_makes_a_session_of_a_beginning(path: Path) -> None:
     """At a checkpoint, at a revision from before the revert, or of all of it."""
     ended = lines("log", path)[0]["ended"]
     made = [
-        Path(run("fork", path, *options).stdout.strip())
+        Path(call("fork", path, *options).stdout.strip())
         for options in ([], ["--at", 0], [path.with_name("old.jsonl"), "--at", ended])
     ]
     assert [contents(fork) for fork in made] == [["a", "d"], ["a", "d"], ["a", "b", "c"]]
@@ -106,8 +95,8 @@ def test_fork_makes_a_session_of_a_beginning(path: Path) -> None:
         "context.fork-1.jsonl", "context.fork-2.jsonl", "old.jsonl",
     ]  # fmt: skip
     for place, status in (("1:2", 4), ("7", 4), ("x", 2), ("1:x", 2)):
-        assert run("fork", path, "--at", place).returncode == status
-    assert run("fork", path, made[0]).returncode == 5
+        assert call("fork", path, "--at", place).exit_code == status
+    assert call("fork", path, made[0]).exit_code == 5
 
 
 def test_status_tells_where_a_session_stands(path: Path) -> None:
@@ -115,11 +104,11 @@ def test_status_tells_where_a_session_stands(path: Path) -> None:
     (status,) = lines("status", path)
     assert (status["messages"], status["token_count"], status["checkpoints"]) == (2, 1234, [0])
     assert (status["turn"], status["interrupted"], status["terminals"]) == (None, None, [])
-    shown = run("status", path)
-    assert shown.returncode == 0
+    shown = call("status", path)
+    assert shown.exit_code == 0
     assert "messages     2 messages, 1,234 tokens, 1 checkpoint" in shown.stdout
     assert "turn         nobody's" in shown.stdout
-    assert run("status", path.with_name("nothing.jsonl")).returncode == 6
+    assert call("status", path.with_name("nothing.jsonl")).exit_code == 6
     assert not path.with_name("nothing.jsonl").exists()
 
 
@@ -137,15 +126,15 @@ def test_status_tells_whose_turn_it_is_and_who_waits(path: Path) -> None:
                     assert time.monotonic() < deadline
                     time.sleep(0.05)
                 (status,) = lines("status", path)
-                shown = run("status", path).stdout
+                shown = call("status", path).stdout
                 turn.append(user("f"))
                 session._end_turn(turn)
                 assert other.wait(BOUND) == 0
-        assert status["turn"]["holder"]["operation"] == "answering"
+        assert status["turn"]["holder"]["label"] == "answering"
         assert status["turn"]["records"] == 1
-        assert [card["operation"] for card in status["turn"]["waiting"]] == ["me too"]
+        assert [card["label"] for card in status["turn"]["waiting"]] == ["me too"]
         assert [card["pid"] for card in status["turn"]["waiting"]] == [other.pid]
-        assert [card["operation"] for card in status["terminals"]] == ["chat"]
+        assert [card["label"] for card in status["terminals"]] == ["chat"]
         assert ": answering, for " in shown
         assert "1 record so far" in shown
         assert ": me too, for " in shown
@@ -159,9 +148,9 @@ def test_status_tells_of_an_interrupted_turn(path: Path) -> None:
     dies += "; os._exit(9)"
     died = subprocess.run([sys.executable, "-c", dies, str(path)], timeout=BOUND, check=False)
     assert died.returncode == 9
-    done = run("status", path)
-    assert done.returncode == 1
+    done = call("status", path)
+    assert done.exit_code == 1
     assert "INTERRUPTED" in done.stdout
     assert "about to die" in done.stdout
     (status,) = lines("status", path)
-    assert status["interrupted"]["holder"]["operation"] == "about to die"
+    assert status["interrupted"]["holder"]["label"] == "about to die"

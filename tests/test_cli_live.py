@@ -261,9 +261,14 @@ def test_who_is_there_and_whose_turn_it_is(path: Path) -> None:
             with session.turn("answering"):
                 assert "has the turn: answering, for " in good("who", path)
                 entry = json.loads(good("who", "--json", path))
+                status = json.loads(good("status", "--json", path))
         assert [terminal["label"] for terminal in entry["terminals"]] == ["chat"]
         assert (entry["turn"]["label"], entry["turn"]["pid"]) == ("answering", os.getpid())
         assert (entry["waiting"], entry["interrupted"]) == ([], None)
+        assert (status["turn"]["holder"], status["terminals"]) == (
+            entry["turn"],
+            entry["terminals"],
+        )
     assert call("who", path.with_name("none.jsonl")).exit_code == Exit.NO_SESSION
 
 

@@ -188,6 +188,25 @@ def test_exit_without_close(path: Path, name: str) -> None:
         assert session.repairs == ()
 
 
+def test_a_follower_s_watch_ends_before_the_interpreter(path: Path) -> None:
+    """No thread is in the middle of watchfiles when Python is torn down: that could be SIGABRT."""
+    pytest.importorskip("watchfiles", reason="without watchfiles there is no such thread")
+    code = """
+import atexit
+def watches(): return any(t.name == "cosession-follow" for t in threading.enumerate())
+atexit.register(lambda: print("left over" if watches() else "over", file=sys.stderr))
+session = BlockingSession(path)
+session.open()
+changes = session.follow()
+session.append(message)
+next(changes)
+if watches(): bye()
+"""
+    took, errors = run(path, code)
+    assert took < 10
+    assert errors == "over\n"
+
+
 def test_a_thread_of_the_callers_is_waited_for(path: Path) -> None:
     """A thread that isn't a daemon ends its append, as Python has it, though the main one ended."""
     code = """

@@ -247,7 +247,7 @@ def test_a_session_opens_on_any_bytes_and_changes_none(
 def test_coverage_guided_fuzzing_finds_nothing(target: str, tmp_path: Path) -> None:
     """Half a minute of atheris on each target."""
     if importlib.util.find_spec("atheris") is None:
-        pytest.skip("atheris is not installed: `uv run --with atheris pytest …`")
+        pytest.skip("atheris is not installed: `uv run --group fuzz pytest …`")
     harness = Path(__file__).parent / "fuzz" / "harness.py"
     done = subprocess.run(
         [sys.executable, harness, target, "-max_total_time=30", "-max_len=400", str(tmp_path)],

@@ -48,6 +48,13 @@ def test_importing_the_package_loads_no_dependency_and_starts_no_thread() -> Non
     assert found["threads"] == 1
 
 
+def test_a_blocking_session_loads_no_asyncio() -> None:
+    """A script, or a command, that blocks is not made to wait for an event loop's modules."""
+    found = loaded_by("from cosession import BlockingSession")
+    assert isinstance(found["loaded"], list)
+    assert "asyncio" not in found["loaded"]
+
+
 def test_the_message_type_is_what_brings_pydantic() -> None:
     """The check above can fail: asking for `Message` loads pydantic."""
     found = loaded_by("from cosession import Message")

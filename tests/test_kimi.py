@@ -120,8 +120,8 @@ class Kimi:
         if not uv:
             raise Unavailable("uv is not installed")
         attempt([uv, "venv", "--clear", "--python", newer_python(), self._home], timeout=200)
-        install = [uv, "pip", "install", "--compile-bytecode", "--python", python]
-        attempt([*install, *REQUIREMENTS], timeout=400)
+        # Not compiled: that is half a minute's work, and a twentieth of the modules is ever used.
+        attempt([uv, "pip", "install", "--python", python, *REQUIREMENTS], timeout=400)
         ready.write_text(repr(REQUIREMENTS))
         return python
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ LAYERS = (
     "values", "errors", "records", "codec", "history", "marks", "state", "edits", "batch",
     "changes", "header", "repair", "plain", "messages", "_platform", "_fork", "trace", "lock",
     "files", "documents", "card", "presence", "lineage", "turn_lock", "reading", "replacing",
-    "healing", "appending", "store", "transfer", "inspect", "commits", "_base", "follow", "turn",
-    "session", "blocking",
+    "healing", "appending", "store", "transfer", "findings", "inspect", "commits", "_base",
+    "follow", "turn", "session", "blocking",
 )  # fmt: skip
 """From the bottom to the top, as `docs/design.md` lists them; nothing imports upwards."""
 
@@ -44,9 +45,14 @@ def module_files() -> dict[str, Path]:
     return files
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path, *, at_run_time: bool = True) -> Iterator[tuple[str, bool]]:
     """What a file imports, `cosession` modules as `.name`, and if that is at module level."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     depth = len(path.relative_to(PACKAGE).parts)
 
     def walk(node: ast.AST, top: bool) -> Iterator[tuple[str, bool]]:
@@ -116,7 +122,7 @@ def test_one_place_asks_which_system_it_is_on() -> None:
     asking = {
         name
         for name, path in module_files().items()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
         and (node.value.id, node.attr) in {("sys", "platform"), ("os", "name")}

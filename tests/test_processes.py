@@ -126,8 +126,9 @@ def appenders(kinds: str) -> list[Role]:
 @pytest.mark.parametrize(
     ("kinds", "reverter", "forked"),
     [
-        ("bbbb", "revert-blocking", False),
-        ("aaaa", "revert-async", False),
+        ("abab", "revert-async", False),
+        pytest.param("bbbb", "revert-blocking", False, marks=pytest.mark.deep),
+        pytest.param("aaaa", "revert-async", False, marks=pytest.mark.deep),
         pytest.param("abab", "revert-blocking", True, marks=forks),
     ],
 )

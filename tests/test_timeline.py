@@ -19,20 +19,12 @@ from hypothesis import strategies as st
 
 from cosession import BlockingSession, TurnInterrupted, files
 from cosession.cli.app import app
-from cosession.cli.contention import (
-    Index,
-    Lock,
-    Span,
-    Terminal,
-    Trace,
-    covered,
-    figures,
-    read_trace,
-    table,
-    waited_for,
-)
+from cosession.cli.contention import covered, figures, table, waited_for
 from cosession.cli.exits import Exit
-from cosession.cli.timeline_svg import duration, render, ticks
+from cosession.cli.spans import Index, Lock, Span, Terminal, Trace
+from cosession.cli.timeline_svg import render
+from cosession.cli.trace_reader import read_trace
+from cosession.cli.words import duration, ticks
 
 TESTS = Path(__file__).parent
 BOUND = 120.0

@@ -234,7 +234,7 @@ def test_who_gives_up_waiting_for_the_lock_says_so(path: Path, log: Path) -> Non
         lock = Lock(path)
         assert lock.held
         with pytest.raises(LockTimeout):
-            session.append(user("b"), timeout=0.1)
+            session.append(user("b"), timeout=1)  # by then the thread sleeps in the kernel
         lock.close()
         deadline = time.monotonic() + BOUND
         while _platform.CAN_BLOCK and len(events(log, "commit")) < 3:  # it comes too late
@@ -243,7 +243,7 @@ def test_who_gives_up_waiting_for_the_lock_says_so(path: Path, log: Path) -> Non
         session.append(user("c"))
     (gave_up,) = events(log, "gave-up")
     assert gave_up["operation"] == "append"
-    assert 90_000 <= gave_up["until"] - gave_up["asked"] < BOUND * 1e6
+    assert 900_000 <= gave_up["until"] - gave_up["asked"] < BOUND * 1e6
     # Nor do those say that they waited: the lock that came too late, and what found it free.
     assert [event for event in events(log, "commit") if "asked" in event] == []
 

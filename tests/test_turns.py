@@ -120,7 +120,7 @@ async def test_token_counts_and_reading_never_wait(tmp_path: Path, kind: Kind) -
 async def test_who_would_not_wait_is_told_who_has_the_turn(
     tmp_path: Path, kind: Kind, call: str
 ) -> None:
-    """`during_turn="raise"`, and `timeout=0`, raise at once; the error names the holder."""
+    """`during_turn="raise"` raises at once; a `timeout`, also of 0, ends in a `TimeoutError`."""
     path = tmp_path / "context.jsonl"
     needed: dict[str, list[Any]] = {"append": [user("b")], "revert_to": [0]}
     arguments = needed.get(call, ["x"] if call == "set_system_prompt" else [])
@@ -129,15 +129,16 @@ async def test_who_would_not_wait_is_told_who_has_the_turn(
         await turn.checkpoint()
         before = path.read_bytes()
         async with opened(kind, path, during_turn="raise") as impatient:
-            with pytest.raises(TurnHeld, match="answering") as held:
-                await impatient.call(call, *arguments)
+            for timeout in (None, 0):
+                with pytest.raises(TurnHeld, match="answering") as held:
+                    await impatient.call(call, *arguments, timeout=timeout)
+                assert not isinstance(held.value, TimeoutError)
             assert held.value.holder is not None
             assert held.value.holder.pid == os.getpid()
         async with opened(kind, path) as patient:
-            with pytest.raises(TurnHeld):
-                await patient.call(call, *arguments, timeout=0)
-            with pytest.raises(TurnTimeout, match="answering"):
-                await patient.call(call, *arguments, timeout=0.05)
+            for patience in (0, 0.05):
+                with pytest.raises(TurnTimeout, match="answering"):
+                    await patient.call(call, *arguments, timeout=patience)
         assert path.read_bytes() == before
 
 
@@ -397,7 +398,7 @@ async def test_a_turn_survives_a_new_lock_file(tmp_path: Path) -> None:
             pytest.skip("an open lock file can't be removed on this system")
         os.unlink(f"{path}.lock")
         await turn.append(user("a"))
-        with pytest.raises(TurnHeld):
+        with pytest.raises(TurnTimeout):
             await other.append(user("b"), timeout=0)
         await turn.append(user("c"))
     assert path.read_bytes().count(b"\n") == 2
@@ -419,16 +420,30 @@ def test_a_child_forked_in_a_turn_has_no_part_in_it(tmp_path: Path) -> None:
                 except TurnOver:
                     try:
                         session.append(user("the child's"), timeout=0)
-                    except TurnHeld:
+                    except TurnTimeout:
                         status = 0
                 finally:
                     os._exit(status)
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-            with pytest.raises(TurnHeld):
+            with pytest.raises(TurnTimeout):
                 other.append(user("b"), timeout=0)
             turn.append(user("c"))
         other.append(user("d"), timeout=0)
         assert [message.content for message in other.history] == ["a", "c", "d"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_only_calls_of_the_interrupted_turn_are_closed(tmp_path: Path, kind: Kind) -> None:
+    """A call from before it stays open, also if the turn holds lines that are no messages."""
+    path = tmp_path / "context.jsonl"
+    async with opened(kind, path) as session:
+        await session.append(CALL)
+        dies_in_its_turn(path, user("q"))
+        with open(path, "ab") as file:
+            file.write(b'{"role":"user", no message}\n{"role":"_usage","token_count":7}\n')
+        await session.call("refresh")
+        await resolve(session.session.interrupted.keep())
+        assert (len(session.texts), len(session.session.damage)) == (2, 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from . import _fork, files, lineage
 from .batch import Request
-from .codec import encode_system_prompt, encode_usage
+from .codec import (
+    Checkpoint,
+    Origin,
+    SystemPrompt,
+    Unknown,
+    Usage,
+    encode_system_prompt,
+    encode_usage,
+)
 from .commits import CommitQueue
 from .edits import Add, AddCheckpoint, Clear, CutTo, Restore, RevertTo, SetSystemPrompt, Step
 from .errors import (
@@ -49,6 +57,9 @@ T = TypeVar("T")
 INTERRUPTED = "No result: the program that made this call ended before it had one."
 """The content of a result that closes a tool call of an interrupted turn."""
 
+_NO_MESSAGES = (SystemPrompt, Usage, Checkpoint, Origin, Unknown, Damage)
+"""What a state's records are that no message type has decoded."""
+
 Durability = Literal["process", "power"]
 DuringTurn = Literal["wait", "raise"]
 OnConflict = Literal["raise", "rebase", "fork"]
@@ -80,7 +91,8 @@ class SessionBase(Generic[T]):
             lock_dir: A folder for the lock file, where the session's own folder can't hold one.
                 Every process on the session must name the same.
             during_turn: What a call does that meets another terminal's turn: wait for its end,
-                or raise `TurnHeld` at once. Token counts and reading never wait.
+                or raise `TurnHeld` at once, whatever its `timeout`. Token counts and reading never
+                wait.
         """
         if during_turn not in ("wait", "raise"):
             raise ValueError(f"during_turn must be 'wait' or 'raise', not {during_turn!r}")
@@ -275,8 +287,9 @@ class SessionBase(Generic[T]):
         self._turn, self._joined = int(token), True
         return True
 
-    def _turn_held(self) -> TurnHeld:
-        return TurnHeld(self._store.path, self.holder)
+    def _turn_held(self) -> TurnTimeout:
+        """What to tell who tries once: that is a timeout like any other."""
+        return self._turn_timeout(0.0)
 
     def _turn_timeout(self, waited: float) -> TurnTimeout:
         return TurnTimeout(self._store.path, waited, self.holder)
@@ -289,10 +302,12 @@ class SessionBase(Generic[T]):
             self._store.turns.ask(card.token, label)
         return card.holder
 
-    def _refusal(self, held: TurnHeld) -> TurnHeld | TurnInterrupted:
+    def _refusal(self, held: TurnHeld) -> TurnHeld | TurnTimeout | TurnInterrupted:
         """What to tell who would not wait for a turn: if nobody has it, waiting is no use."""
         card = self._interrupted_card()
-        return held if card is None else TurnInterrupted(self._store.path, card)
+        if card is not None:
+            return TurnInterrupted(self._store.path, card)
+        return held if self._during_turn == "raise" else self._turn_held()
 
     def _interrupted_card(self) -> TurnCard | None:
         card = self._store.turn_that_is_on()
@@ -397,13 +412,13 @@ class SessionBase(Generic[T]):
 
     def _closing(self, began: Revision) -> Add:
         """Results for the tool calls since then that have none, saying so; encoded."""
-        codec, history = self._codec, self.history
-        new = self._store.state.messages_since(began.position)
-        if began.generation != self.revision.generation:
-            new = len(history)
+        codec = self._codec
+        start = began.position if began.generation == self.revision.generation else 0
         open_calls: dict[str, None] = {}
-        for message in history[len(history) - new :] if new else []:
-            match json.loads(codec.encode(message)):
+        for record in self._store.state.records_since(start, codec.decode):
+            if isinstance(record, _NO_MESSAGES):
+                continue
+            match json.loads(codec.encode(record)):
                 case {"tool_calls": list(calls)}:
                     open_calls |= {
                         call["id"]: None
@@ -496,6 +511,8 @@ class Transaction(Generic[T]):
 
 
 def _are_many(messages: object) -> TypeGuard[Sequence[object]]:
+    if type(messages) is dict:  # and the answer is near
+        return False
     return isinstance(messages, Sequence) and not isinstance(messages, str | bytes | bytearray)
 
 

@@ -24,7 +24,6 @@ from .reading import MARK, View
 from .records import Revision
 from .repair import Cut, RepairPlan, Splice, plan_repair
 from .replacing import Overtaken
-from .state import State
 
 log = logging.getLogger("cosession")
 
@@ -49,16 +48,17 @@ class FileAppender(FileHealer):
         try:
             if not self._mutex.acquire(blocking=False):
                 return None
+            data = b"".join(lines)
             try:
-                data = b"".join(lines)
                 if len(data) > QUICK or not self._try_lock():
                     return None
                 if (header := self._quick_look()) is None:
                     return None
-                self._append(self._fd, header, lines, data, "append", self._state_behind(lines))
-                return Revision(header.generation, self._view.state.position)
+                header, _ = self._append(self._fd, header, lines, data, "append")
             finally:
                 self.lock.release()
+            self._take_over(header.committed, lines)
+            return Revision(header.generation, header.committed)
         except OSError as error:
             raise files.ours(error, self.path, "append") from error
         except Overtaken:
@@ -71,7 +71,7 @@ class FileAppender(FileHealer):
 
     def _try_lock(self) -> bool:
         try:
-            return self.lock.try_acquire()
+            return self.lock.try_shortly()
         except (OSError, CosessionError):
             return False  # whoever takes his time will find out again, and say so
 
@@ -93,25 +93,27 @@ class FileAppender(FileHealer):
             or view.mark is not None
         ):
             return None
-        position = view.state.position
-        if position != header.committed:
-            if not 0 < header.committed - position <= QUICK:
-                return None
-            try:
-                new = files.read_all(self._fd, position, header.committed)
-            except OSError:
-                return None
-            if position + len(new) != header.committed:
-                return None
-            self._view = View(view.generation, view.identity, view.state.fold(new), header.kept)
-        return header
+        return header if 0 <= header.committed - view.state.position <= QUICK else None
 
-    def _state_behind(self, lines: Sequence[bytes]) -> State:
-        """What the state in memory and these lines lead to."""
-        state = self._view.state
-        for line in lines:
-            state = state.with_line(line)
-        return state
+    def _take_over(self, stop: int, lines: Sequence[bytes]) -> None:
+        """Fold in what others wrote up to our lines, and these, which end at `stop`.
+
+        Nobody will change them any more.
+
+        So the lock needn't be held. If this fails, the state stays behind, and the next look
+        catches up.
+        """
+        view, state = self._view, self._view.state
+        if state.position + sum(map(len, lines)) == stop:
+            for line in lines:
+                state = state.with_line(line)
+        else:
+            try:
+                for piece in files.read_lines(self._fd, state.position, stop):
+                    state = state.fold(piece)
+            except OSError:
+                return
+        self._view = View(view.generation, view.identity, state, view.kept)
 
     def _append(
         self,
@@ -120,12 +122,12 @@ class FileAppender(FileHealer):
         lines: Sequence[bytes],
         data: bytes,
         name: str,
-        state: State,
         landed: Callable[[int], None] | None = None,
+        several: bool = True,
     ) -> tuple[Header, int]:
-        """Write records behind the file, and take over the state that they lead to.
+        """Write records behind the file; the state in memory is left to the caller.
 
-        `data` is the lines in one.
+        `data` is the lines in one; `several` says whether an operation may have several of them.
 
         The header afterwards, and how many bytes of a program that takes no lock came to lie before
         the records; `landed` is told that as soon as they are in.
@@ -136,9 +138,10 @@ class FileAppender(FileHealer):
         """
         start = header.committed
         shift, placed = 0, list[Range]()
-        # One record that is torn by a power cut is no record. Of several, some could survive:
-        # their announcement must be on the disk before them, and so must what lies before.
-        durable = self.durable and len(lines) > 1
+        # An operation of one record that is torn by a power cut has not happened. Of several, some
+        # could survive: their announcement must be on the disk before them, and so must what lies
+        # before.
+        durable = self.durable and several and len(lines) > 1
         if durable and not self._is_on_disk(Revision(header.generation, start)):
             self._sync(fd, Revision(header.generation, start))
         try:
@@ -147,11 +150,11 @@ class FileAppender(FileHealer):
             status = os.fstat(fd)
             if status.st_size != start + len(data):
                 shift = self._place(fd, start, status.st_size, data)
-                state = self._state_with(fd, start, start + shift + len(data))
+            stop = start + shift + len(data)
             if self.durable:
-                self._sync(fd, Revision(header.generation, state.position))
+                self._sync(fd, Revision(header.generation, stop))
             mark = b"" if shift else data[-MARK:]
-            header = self._publish(fd, header, state.position, status.st_mtime_ns, mark)
+            header = self._publish(fd, header, stop, status.st_mtime_ns, mark)
             if landed is not None:
                 landed(shift)
         except BaseException as error:
@@ -168,18 +171,13 @@ class FileAppender(FileHealer):
                 if all_in and isinstance(error, OSError):
                     raise Unsettled(self.path, "append", error.errno) from error
                 raise error from worse
-            if not undone and landed is not None:
+            published = None if undone else self.lock.read()
+            if published is not None and landed is not None:
                 landed(shift)
-            raise
-        self._view = View(header.generation, header.identity, state, header.kept)
+            if published is None or not isinstance(error, Exception):
+                raise
+            return published, shift  # all that failed came behind the bytes that count
         return header, shift
-
-    def _state_with(self, fd: int, start: int, stop: int) -> State:
-        """The state with foreign lines, and ours behind them."""
-        state = self.state
-        for piece in files.read_lines(fd, start, stop):
-            state = state.fold(piece)
-        return state
 
     def _place(self, fd: int, start: int, size: int, data: bytes) -> int:
         """How far behind `start` our bytes came to lie, as whole lines of their own.

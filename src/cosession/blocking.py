@@ -146,7 +146,8 @@ class BlockingSession(SessionBase[T], Generic[T]):
         """Append one message, or a list of them: all or none, and nothing in between."""
         add = self._add(messages)
         if expect is None and on_conflict == "raise" and not self._turn:
-            tries_once(timeout)
+            if timeout is not None:
+                tries_once(timeout)
             if (revision := self._open_queue().append_now(add.lines)) is not None:
                 return revision
         request = self._request("append", self._expectation(expect, on_conflict), add)
@@ -393,7 +394,11 @@ class BlockingSession(SessionBase[T], Generic[T]):
         operation = Operation(request, once=tries_once(timeout))
         try:
             queue.add(operation)
-            if not queue.try_pass() or not operation.settled:
+            queue.try_pass()
+            for pause in queue.short_pauses(operation, timeout):
+                time.sleep(pause)
+                queue.try_pass()
+            if not operation.settled:
                 self._wait(queue, operation, timeout)
         except BaseException:
             # Ctrl-C. What waits is withdrawn; what is being committed is settled in a moment.

@@ -15,10 +15,11 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import isnan
 from typing import Any, TypeVar
 
@@ -34,9 +35,14 @@ T = TypeVar("T")
 _TIME_TO_WAKE = 0.02
 """Seconds."""
 
-_QUICK, _CAUTION = 0.005, 1.0
-"""Seconds: a commit on an event loop's thread that took longer than the first (a network folder, a
-disk that is busy writing back) sends everything to the commit thread for the second.
+_PAUSES = 0.0005, 0.001, 0.002, 0.004
+"""Seconds, at most, after which a caller tries again himself. A terminal at work keeps the lock for
+some 20 µs at a time, and a thread that sleeps in the kernel would wake at the end of each.
+"""
+
+_QUICK, _CAUTION = 0.005, 20
+"""A commit on an event loop's thread that took longer than these seconds (a network folder, a disk
+that is busy writing back) sends everything to the commit thread for so many times as long.
 """
 
 
@@ -98,11 +104,18 @@ class Operation:
         return self._result
 
 
+def call_all(callbacks: Iterable[Callable[[], object]]) -> None:
+    for callback in callbacks:
+        callback()
+
+
 class CommitQueue:
     """The operations of one store, from any number of threads."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.tell: Callable[[Sequence[Callable[[], object]]], object] = call_all
+        """Has those called back whose operations are settled: on whatever thread that happens."""
         self._guard = threading.Lock()
         self._work = threading.Condition(self._guard)
         self._waiting: deque[Operation] = deque()
@@ -196,15 +209,20 @@ class CommitQueue:
     def _pass_quickly(self) -> bool:
         began = time.monotonic()
         try:
-            if not self.store.lock.try_acquire():
+            if not self.store.lock.try_shortly():
                 self._is_refused()
                 return False
         except (CosessionError, OSError):
             return False  # a thread will find out again, and say so
         done = self._commit(quickly=True)
-        if time.monotonic() - began > _QUICK:
-            self._slow_until = began + _CAUTION
+        self._mind(began)
         return done
+
+    def _mind(self, began: float) -> None:
+        """Be cautious for a while if something has taken its time."""
+        now = time.monotonic()
+        if now - began > _QUICK:
+            self._slow_until = now + _CAUTION * (now - began)
 
     def append_now(self, lines: Sequence[bytes]) -> Revision | None:
         """Append records on this thread, if no thread, process or turn is in the way.
@@ -214,9 +232,21 @@ class CommitQueue:
         Raises:
             CosessionError: Nothing was in the way, and yet it failed; nothing has happened.
         """
-        if self._waiting or self._passer or trace.sink is not None:
+        began = time.monotonic()
+        if self._waiting or self._passer or began < self._slow_until or trace.sink is not None:
             return None
-        return self._exclusively(self.store.append_now, lines)
+        revision = self._exclusively(self.store.append_now, lines)
+        self._mind(began)
+        return revision
+
+    def short_pauses(self, operation: Operation, timeout: float | None = None) -> Iterator[float]:
+        """Seconds to sleep before the next try, as long as another process is just at work."""
+        if operation.once or (timeout is not None and timeout < sum(_PAUSES)):
+            return
+        for pause in _PAUSES:
+            if operation.settled or not self.store.lock.refused:
+                return
+            yield random.uniform(0.3, 1) * pause
 
     def try_settle(self) -> bool:
         """Heal and fold in everything, if neither another thread nor process is at it."""
@@ -292,7 +322,7 @@ class CommitQueue:
 
     def _pass_now(self) -> bool:
         with translated(self.store.lock.path, "take the lock"):
-            if not self.store.lock.try_acquire():
+            if not self.store.lock.try_shortly():
                 self._is_refused()
                 return False
         self._commit()
@@ -369,9 +399,8 @@ class CommitQueue:
         with self._guard:
             for operation, result in zip(operations, results, strict=True):
                 operation._result = result
-        for operation in operations:  # nobody asks to be called back any more
-            if operation._on_settled is not None:
-                operation._on_settled()
+        # Nobody asks to be called back any more.
+        self.tell([call for operation in operations if (call := operation._on_settled) is not None])
 
     def _settle_errors(self, a_pass: Callable[[], bool]) -> bool:
         """Run a pass; an error about the lock itself goes to everybody who waits for it."""
@@ -405,8 +434,7 @@ class CommitQueue:
         for operation in refused:
             self._waiting.remove(operation)
             operation._result = self.timeout(operation)
-            if operation._on_settled is not None:
-                operation._on_settled()
+        self.tell([call for operation in refused if (call := operation._on_settled) is not None])
 
     def _run(self) -> None:
         while True:

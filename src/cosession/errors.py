@@ -40,7 +40,11 @@ class LockTimeout(CosessionError, TimeoutError):
 
 
 class TurnHeld(CosessionError):
-    """It is another terminal's turn, and the caller would not wait; nothing was changed."""
+    """It is another terminal's turn, and the session was opened with `during_turn="raise"`.
+
+    Nothing was changed. No timeout: a session that waits raises `TurnTimeout`, also with
+    `timeout=0`.
+    """
 
     def __init__(self, path: str, holder: Holder | None) -> None:
         self.path = path
@@ -52,7 +56,10 @@ class TurnHeld(CosessionError):
 
 
 class TurnTimeout(LockTimeout):
-    """Another terminal's turn went on for the whole of `timeout`; nothing was changed."""
+    """Another terminal's turn went on for the whole of `timeout`; nothing was changed.
+
+    That may be no time at all: `except TimeoutError` is enough around a call with any `timeout`.
+    """
 
     what = "it is the turn of"
 

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 import time
@@ -43,6 +44,9 @@ _UNDER_WAY = 0.01
 
 _STEP = 1
 """Milliseconds for which signs are collected before they are passed on."""
+
+_AT_EXIT = 1.0
+"""Seconds that the interpreter's exit waits for a watching thread at the most."""
 
 
 class _Sight(NamedTuple):
@@ -234,13 +238,30 @@ def _follow_blocking(
 def _watching(store: Store, give: Callable[[], None]) -> Iterator[None]:
     """Watch the session's folder, for as long as the block lasts."""
     stop = threading.Event()
-    threading.Thread(
-        target=_watch, args=(store, give, stop), name="cosession-follow", daemon=True
-    ).start()
+
+    def watch() -> None:
+        try:
+            _watch(store, give, stop)
+        finally:
+            atexit.unregister(end)
+
+    def end() -> None:
+        """Let the thread end before the interpreter does.
+
+        Python makes a thread that asks for the interpreter afterwards exit where it is, which in
+        the middle of watchfiles' Rust ends the process by SIGABRT.
+        """
+        if thread.is_alive():
+            stop.set()
+            thread.join(_AT_EXIT)
+
+    thread = threading.Thread(target=watch, name="cosession-follow", daemon=True)
+    atexit.register(end)
+    thread.start()
     try:
         yield
     finally:
-        stop.set()  # the thread looks at it within a second, and nobody waits for that
+        stop.set()  # the thread looks at it within milliseconds, and nobody waits for that
 
 
 def _watch(store: Store, give: Callable[[], None], stop: threading.Event) -> None:

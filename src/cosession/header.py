@@ -29,10 +29,12 @@ _CARD_SIZE = SPANS_AT - CARD_AT
 
 _MAGIC = b"cosessn1"
 _LAYOUT = struct.Struct("<8s QQQQQQ II 16s BxxxQ II QQ QQ")
+_KIND_AT = struct.calcsize("<8s QQQQQQ II 16s")
 _SPAN = struct.Struct("<II")
 _CRC = struct.Struct("<I")
 _PADDING = bytes(HEADER_SIZE - _LAYOUT.size - _CRC.size)
 _NO_INTENT, _APPENDING, _REPLACING = 0, 1, 2
+_APPENDING_BYTE = bytes([_APPENDING])
 MASK = (1 << 64) - 1
 """Of devices and inodes, which are longer on some systems, 64 bits are compared."""
 
@@ -146,7 +148,10 @@ def pack(header: Header, serial: int | None = None) -> bytes:
 
 def pack_appending(header: Header, serial: int, lines: Sequence[bytes]) -> tuple[bytes, bytes]:
     """A header that announces these records behind *committed*, and their table."""
-    table = b"".join([_SPAN.pack(len(line), crc32(line)) for line in lines])
+    if len(lines) == 1:
+        table = _SPAN.pack(len(lines[0]), crc32(lines[0]))
+    else:
+        table = b"".join([_SPAN.pack(len(line), crc32(line)) for line in lines])
     start, checksum = header.committed, crc32(table)
     return _pack(header, serial, _APPENDING, start, len(lines), checksum, 0, 0), table
 
@@ -188,6 +193,11 @@ def _pack(
 def pack_spans(intent: Appending) -> bytes:
     """The table of announced records, to be written at `SPANS_AT`."""
     return b"".join([_SPAN.pack(span.length, span.checksum) for span in intent.spans])
+
+
+def announces_append(head: bytes) -> bool:
+    """Whether these bytes, if they are a header, announce an append."""
+    return head[_KIND_AT : _KIND_AT + 1] == _APPENDING_BYTE
 
 
 def spans_size(head: bytes) -> int:

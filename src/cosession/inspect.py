@@ -6,7 +6,7 @@
    same, otherwise it is looked at again.
 3. Lines are read in large pieces, so memory doesn't grow with the file. What others append
    afterwards is not seen.
-4. What `settle` would do to leftovers is told by the same code that does it (`plan_repair`).
+4. What it finds besides the lines, and what is done about that, is put into words in `findings`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from zlib import crc32
 
@@ -33,11 +33,20 @@ from .codec import (
 )
 from .errors import FileBusy, SessionMissing
 from .files import translated
+from .findings import (
+    Finding,
+    Glance,
+    append_finding,
+    folder_findings,
+    foreign_finding,
+    lock_findings,
+    replace_finding,
+    speaks_of,
+    turn_finding,
+)
 from .header import Appending, Header, Identity, Replacing
 from .lock import LockFile, Peek
 from .records import Revision
-from .repair import Adopt, Cut, Splice, plan_repair
-from .turn_lock import Turns
 
 if TYPE_CHECKING:
     from typing import Self
@@ -92,19 +101,6 @@ class Line:
         if self.pending:
             return "pending"
         return "damaged" if self.reason else "ok"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something about the file and its lock that isn't as a finished operation leaves it."""
-
-    code: str
-    """A word for scripts."""
-    text: str
-    remedy: str = ""
-    """What the next opening for writing does about it; empty if there is nothing to do."""
-    problem: bool = False
-    """Whether it is more than a remark."""
 
 
 class Inspection:
@@ -286,7 +282,7 @@ class Inspection:
             time.sleep(pause)
             pause = min(pause * 2, 0.05)
 
-    def _glance(self, peek: Peek | None, writer: int | None) -> _Glance:
+    def _glance(self, peek: Peek | None, writer: int | None) -> Glance:
         with self._data() as fd:
             header = peek() if peek else None
             status = os.fstat(fd)
@@ -298,33 +294,33 @@ class Inspection:
         torn = header is None and peek is not None and not peek.empty()
         with translated(os.path.dirname(self.path), "look for leftovers"):
             temporary = frozenset(files.temporary_files(self.path))
-        return _Glance(header, torn, status, writer, temporary, live=changed or busy)
+        return Glance(header, torn, status, writer, temporary, live=changed or busy)
 
-    def _judge(self, lock: LockFile | None, peek: Peek | None, glance: _Glance) -> None:
+    def _judge(self, lock: LockFile | None, peek: Peek | None, glance: Glance) -> None:
         self.stop = self.readable = self.size
         header = glance.header
         with self._data() as fd:
-            findings = [*_lock_findings(peek, glance)]
+            findings = [*lock_findings(peek, glance)]
             if header is not None:
                 findings += self._header_findings(fd, lock, header, glance)
             if all(finding.code != "unfinished-append" for finding in findings):
                 findings += self._end_findings(fd)
             if lock is not None and header is not None and header.turn:
-                findings.append(_turn_finding(self.path, lock, header.turn))
-        self.findings = (*findings, *_folder_findings(self.path, glance))
+                findings.append(turn_finding(self.path, lock, header.turn))
+        self.findings = (*findings, *folder_findings(self.path, glance))
 
     def _header_findings(
-        self, fd: int, lock: LockFile | None, header: Header, glance: _Glance
+        self, fd: int, lock: LockFile | None, header: Header, glance: Glance
     ) -> Iterator[Finding]:
         """Compare the file with what the header says of it; moves `stop` and `readable`."""
         intent = header.intent
         if isinstance(intent, Replacing):
-            yield self._replace_finding(intent, lock, glance)
+            yield replace_finding(intent, self._identity, lock, glance)
             if intent.identity == self._identity:
                 return
-        if not _speaks_of(header, self._identity, self.size):
+        if not speaks_of(header, self._identity, self.size):
             if not glance.live:
-                yield self._foreign_finding(header)
+                yield foreign_finding(header, self._identity, self.size)
             return
         mark = files.read_all(fd, header.committed - header.mark_length, header.committed)
         if crc32(mark) != header.mark:
@@ -340,7 +336,8 @@ class Inspection:
             self.stop = header.committed
             self.revision = Revision(header.generation, self.stop)
         elif isinstance(intent, Appending):
-            yield self._append_finding(fd, intent, lock)
+            tail = files.read_all(fd, intent.start, self.size)
+            yield append_finding(self.path, intent, tail, lock)
         else:
             self.readable = files.last_line_end(fd, header.committed, self.size)
             self.revision = Revision(header.generation, self.readable)
@@ -351,52 +348,6 @@ class Inspection:
                     "written by a program that takes no lock",
                     "they are adopted as they are",
                 )
-
-    def _append_finding(self, fd: int, intent: Appending, lock: LockFile | None) -> Finding:
-        tail = files.read_all(fd, intent.start, self.size)
-        match plan_repair(intent, tail):
-            case Cut():
-                remedy = f"they are cut off and kept in {self.path}.torn"
-            case Splice(start, stop):
-                remedy = (
-                    f"{stop - start} of them are taken out from between the lines of another "
-                    "program; the file as it is now is kept as a rotated one"
-                )
-            case Adopt():
-                remedy = "they stay" if tail else "the announcement is withdrawn"
-        text = (
-            f"a write of {intent.length} bytes at offset {intent.start} was announced and not "
-            f"finished{_by(lock)}: {len(tail)} bytes are there"
-        )
-        return Finding("unfinished-append", text, remedy, problem=True)
-
-    def _replace_finding(
-        self, intent: Replacing, lock: LockFile | None, glance: _Glance
-    ) -> Finding:
-        if glance.live:
-            return Finding("replacing", "the file is just being replaced")
-        if intent.identity == self._identity:
-            done = "the new file is in place", "it is taken as it is"
-        else:
-            done = "it did not come to that", "what was prepared for it is removed"
-        text = f"a replacement of the file was announced and not finished{_by(lock)}: {done[0]}"
-        return Finding("unfinished-replace", text, done[1], problem=True)
-
-    def _foreign_finding(self, header: Header) -> Finding:
-        if header.identity == self._identity:
-            return Finding(
-                "truncated",
-                f"{header.committed - self.size} acknowledged bytes are gone from the end: a "
-                "program that takes no lock cut them off",
-                "what is left is read anew, and counts as a new generation",
-                problem=True,
-            )
-        return Finding(
-            "replaced-by-others",
-            "the lock file speaks of another file: this one was copied here, or put in its place "
-            "by a program that takes no lock",
-            "it is read anew, and counts as a new generation",
-        )
 
     def _end_findings(self, fd: int) -> Iterator[Finding]:
         """A last line without a newline, unless it belongs to a write that is under way."""
@@ -413,66 +364,8 @@ class Inspection:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class _Glance:
-    """The header and the file's status as they were at about the same moment."""
-
-    header: Header | None
-    torn: bool
-    """Whether there is a header that can't be read."""
-    status: os.stat_result
-    writer: int | None
-    """The process that has the lock, where the system tells."""
-    temporary: frozenset[str]
-    """The names of temporary files, of a replacement under way or left over."""
-    live: bool
-    """Whether somebody is writing right now."""
-
-    def since(self, first: _Glance) -> _Glance:
-        """This look in the light of an earlier one: what changes is alive."""
-        live = self.live or self.header != first.header
-        return replace(self, live=live, temporary=self.temporary & first.temporary)
-
-    def doubtful(self, identity: Identity) -> bool:
-        """Whether a second look may show something better."""
-        header = self.header
-        if self.temporary and not self.live:
-            return True
-        if header is None:
-            return self.torn
-        if not _speaks_of(header, identity, self.status.st_size):
-            return True
-        return header.intent is not None and not self.live
-
-
-def _turn_finding(path: str, lock: LockFile, token: int) -> Finding:
-    turns = Turns(lock.path.removesuffix(".lock") + ".turn", beside=path)
-    card = turns.read()
-    known = card if card is not None and card.token == token else None
-    who = known.holder if known else "a terminal that left no card"
-    try:
-        held = turns.held()
-    except OSError:  # a reader who can't even try the lock gives it the benefit of the doubt
-        held = True
-    if held:
-        return Finding("turn", f"it is the turn of {who}")
-    where = f", which began at revision {known.began}," if known else ""
-    return Finding(
-        "interrupted-turn",
-        f"the turn of {who}{where} was interrupted, and nobody can write messages before "
-        "`cosession heal --turn keep` or `--turn roll-back` has settled it",
-        problem=True,
-    )
-
-
 def _identity(status: os.stat_result) -> Identity:
     return Identity.of(status.st_dev, status.st_ino)
-
-
-def _speaks_of(header: Header, identity: Identity, size: int) -> bool:
-    if isinstance(header.intent, Replacing) and header.intent.identity == identity:
-        return True
-    return header.identity == identity and header.committed <= size
 
 
 def _lock_file(path: str, lock_dir: str | os.PathLike[str] | None) -> LockFile | None:
@@ -489,67 +382,6 @@ def _peeking(lock: LockFile | None) -> Iterator[Peek | None]:
         return
     with lock.peeking() as peek:
         yield peek
-
-
-def _by(lock: LockFile | None) -> str:
-    holder = lock.holder() if lock else None
-    return f" (by {holder})" if holder else ""
-
-
-def _lock_findings(peek: Peek | None, glance: _Glance) -> Iterator[Finding]:
-    if glance.writer is not None:
-        yield Finding("locked", f"process {glance.writer} has the lock")
-    elif glance.live:
-        yield Finding("locked", "another process is writing")
-    if peek is None:
-        yield Finding("no-lock-file", "there is no lock file: it was not opened for writing yet")
-    elif glance.torn:
-        yield Finding(
-            "no-header",
-            "the lock file's header can't be read",
-            "it is made anew from the session's file",
-        )
-
-
-def _folder_findings(path: str, glance: _Glance) -> Iterator[Finding]:
-    """Other files of the session in its folder."""
-    busy = glance.live or glance.writer is not None
-    if glance.status.st_nlink > 1:
-        yield _names_finding(path, glance.status, busy)
-    temporary = sorted(glance.temporary)
-    if temporary and not busy:
-        yield Finding(
-            "temporary-files",
-            f"{len(temporary)} temporary file(s) of processes that died: {', '.join(temporary)}",
-            "they are removed",
-            problem=True,
-        )
-    aside = f"{path}.torn"
-    try:
-        size = os.stat(aside).st_size
-    except OSError:
-        return
-    yield Finding("put-aside", f"{size} bytes of undone writes were kept earlier, in {aside}")
-
-
-def _names_finding(path: str, status: os.stat_result, busy: bool) -> Finding:
-    twins = []
-    for _, rotated in files.rotations(path):
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(rotated, follow_symlinks=False), status):
-                twins.append(rotated)
-    if status.st_nlink == 1 + len(twins):
-        return Finding(
-            "second-name",
-            f"the file is also named {', '.join(twins)}: a replacement stopped half-way",
-            "that name is removed",
-            problem=not busy,
-        )
-    return Finding(
-        "hard-linked",
-        f"the file has {status.st_nlink} names (hard links), and would have as many locks",
-        problem=not busy,
-    )
 
 
 def _message_offsets(data: bytes, offset: int) -> list[int]:

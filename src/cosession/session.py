@@ -20,6 +20,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
@@ -34,7 +35,7 @@ from ._base import (
     system_prompt,
 )
 from .batch import Request
-from .commits import CommitQueue, Operation, tries_once
+from .commits import CommitQueue, Operation, call_all, tries_once
 from .edits import Clear, RevertTo
 from .errors import Conflict, CosessionError, SessionClosed, TurnHeld, TurnOver
 from .files import translated
@@ -59,7 +60,7 @@ _AT_HOME = 0.2
 """Seconds for which a session is open that will be so for longer: what messages need is imported
 then, on a thread, so that `history` needn't do that on the event loop's."""
 
-_STAY = 0.001
+_STAY = 0.002
 """Seconds for which a coroutine that only appends keeps the event loop to itself."""
 
 
@@ -70,7 +71,8 @@ class Session(SessionBase[T], Generic[T]):
             await session.append(Message(role="user", content="hi"))
 
     Every call that changes the session takes `timeout` (seconds to wait for another process;
-    `None` waits, 0 tries once) and `expect` (the revision that the caller knows).
+    `None` waits, 0 tries once; when it is over, a `TimeoutError` that names the holder) and
+    `expect` (the revision that the caller knows).
 
     **Cancellation.** A cancelled call has either happened, in the file and in memory, or not at
     all. It ends at once while it waits for another process, and after one write at the latest.
@@ -118,7 +120,7 @@ class Session(SessionBase[T], Generic[T]):
         """
         super().__init__(path, **options)
         self._options["inline"] = inline
-        self._inline = inline
+        self._inline = inline and not self._store.durable
         self._lock = asyncio.Lock()
         self._line = asyncio.Lock()
         """Held by the coroutine that waits for another terminal's turn."""
@@ -164,6 +166,7 @@ class Session(SessionBase[T], Generic[T]):
             self._codec_timer = self._loop.call_later(
                 _AT_HOME, self._loop.run_in_executor, None, self._make_codec
             )
+        opened[0].tell = _OnLoop()
 
     def _open_ready(self) -> CommitQueue:
         if "pydantic" in sys.modules:  # else a small program may do without
@@ -224,7 +227,9 @@ class Session(SessionBase[T], Generic[T]):
 
         Raises:
             InvalidMessage: One of them can't be stored. Nothing was written.
-            LockTimeout: Another process kept the lock. Nothing was written.
+            LockTimeout: Another process kept the lock, or (`TurnTimeout`) the turn, for as long as
+                `timeout` says. Nothing was written.
+            TurnHeld: It is another terminal's turn, and the session has `during_turn="raise"`.
             Conflict: Messages came in since `expect`. Nothing was written.
             StorageError: The system refuses. What was half done has been undone.
         """
@@ -232,7 +237,8 @@ class Session(SessionBase[T], Generic[T]):
             await asyncio.to_thread(self._make_codec)
         add = self._add(messages)
         if expect is None and on_conflict == "raise" and not self._turn:
-            tries_once(timeout)
+            if timeout is not None:
+                tries_once(timeout)
             if (revision := self._append_now(add.lines)) is not None:
                 return revision
         request = self._request("append", self._expectation(expect, on_conflict), add)
@@ -392,8 +398,7 @@ class Session(SessionBase[T], Generic[T]):
                 `turn.fork` then says which, and `turn.session` is open for as long as the block.
 
         Raises:
-            TurnTimeout: Somebody else had the turn all that time.
-            TurnHeld: Somebody else has it, and `timeout` is 0.
+            TurnTimeout: Somebody else had the turn all that time; with 0, has it.
             TurnInterrupted: The terminal that had it died; see `interrupted`.
             Conflict: Messages came in since `expect`.
         """
@@ -482,9 +487,10 @@ class Session(SessionBase[T], Generic[T]):
                 raise self._turn_held()
             # Coroutines of one object line up here, so that only one of them waits on a thread.
             async with asyncio.timeout(timeout), self._line:
-                came = _ThreadsafeFuture()
-                ticket.wait(came.set, behind=behind)
-                await came.future
+                came = asyncio.get_running_loop().create_future()
+                on_loop = _OnLoop()
+                ticket.wait(lambda: on_loop([partial(_finish, came)]), behind=behind)
+                await came
             ticket.require_lock()
         except BaseException as error:
             ticket.give_up()
@@ -558,8 +564,8 @@ class Session(SessionBase[T], Generic[T]):
         if self._queue is None:
             raise SessionClosed(f"{self.path}: the session is not open")
         loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
+        if self._loop is None:  # in a forked child
+            self._loop, self._queue.tell = loop, _OnLoop()
         elif self._loop is not loop:
             raise SessionClosed(
                 f"{self.path}: the session belongs to another event loop; make one for each"
@@ -632,11 +638,14 @@ class Session(SessionBase[T], Generic[T]):
 
     async def _lead(self, queue: CommitQueue, operation: Operation) -> None:
         """Have a pass run, and stay until the operation is settled, or withdrawn."""
-        await asyncio.sleep(0)  # the others that are ready queue up, and go out with this one
-        self._crowded = queue.waiting > 1
-        self._stays_until = time.monotonic() + _STAY
-        if self._inline and not operation.settled:
+        if self._inline:
+            await asyncio.sleep(0)  # the others that are ready queue up, and go out with this one
+            self._crowded = queue.waiting > 1
+            self._stays_until = time.monotonic() + _STAY
             queue.try_quick_pass()
+            for pause in queue.short_pauses(operation):
+                await asyncio.sleep(pause)
+                queue.try_quick_pass()
         if operation.settled:
             return
         settlement = self._settlement(queue, operation)
@@ -650,9 +659,9 @@ class Session(SessionBase[T], Generic[T]):
 
     def _settlement(self, queue: CommitQueue, operation: Operation) -> asyncio.Future[None]:
         """A future that is done when the operation is settled, on whatever thread that happens."""
-        future = _ThreadsafeFuture()
-        queue.call_when_settled(operation, future.set)
-        return future.future
+        future = asyncio.get_running_loop().create_future()
+        queue.call_when_settled(operation, partial(_finish, future))
+        return future
 
     def after_fork_in_child(self) -> None:
         super().after_fork_in_child()
@@ -662,24 +671,24 @@ class Session(SessionBase[T], Generic[T]):
         self._loop = None
 
 
-class _ThreadsafeFuture:
-    """A future of the running loop that any thread may complete, also after the loop is closed."""
+class _OnLoop:
+    """Calls back on the running loop's thread, from any one, as long as the loop is open."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self.future: asyncio.Future[None] = self._loop.create_future()
 
-    def set(self) -> None:
+    def __call__(self, callbacks: Sequence[Callable[[], object]]) -> None:
         if threading.get_ident() == self._thread:
-            self._set()
-            return
-        with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-            self._loop.call_soon_threadsafe(self._set)
+            call_all(callbacks)
+        elif callbacks:
+            with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+                self._loop.call_soon_threadsafe(call_all, callbacks)
 
-    def _set(self) -> None:
-        if not self.future.done():
-            self.future.set_result(None)
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 async def uncancelled(work: Any) -> Any:

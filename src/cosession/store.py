@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
-from typing import cast
 
 from . import files
 from .appending import QUICK, FileAppender
@@ -32,7 +31,7 @@ from .errors import (
 from .files import translated
 from .header import Header
 from .healing import Survey
-from .reading import LOOKS
+from .reading import LOOKS, View
 from .records import Outcome, Revision
 from .replacing import Overtaken
 
@@ -100,6 +99,9 @@ class Store(FileAppender):
         not happened.
         """
         with self._mutex:
+            with suppress(Overtaken):
+                if (results := self._append_each(requests, settled)) is not None:
+                    return results
             return self._commit_all(requests, None, settled)
 
     def commit_quickly(
@@ -114,9 +116,8 @@ class Store(FileAppender):
         if not self._mutex.acquire(blocking=False):
             return None
         try:
-            appends = [request.plain for request in requests]
-            if self._fd >= 0 and None not in appends:
-                return self._append_each(cast("list[tuple[bytes, ...]]", appends), settled)
+            if (results := self._append_each(requests, settled)) is not None:
+                return results
             with translated(self.path, "read the session"):
                 survey = self._survey()
             header, view = survey.header, self._view
@@ -131,27 +132,38 @@ class Store(FileAppender):
             self._mutex.release()
 
     def _append_each(
-        self, appends: Sequence[tuple[bytes, ...]], settled: dict[int, Result] | None
+        self, requests: Sequence[Request], settled: dict[int, Result] | None
     ) -> list[Result] | None:
-        """Carry out appends that meet no obstacle, in one write; None if there is one."""
+        """`commit`, if all are appends that meet no obstacle; else None, and nothing.
+
+        Raises:
+            Overtaken: A program that takes no lock was one; nothing has happened.
+        """
+        appends = [plain for request in requests if (plain := request.plain) is not None]
+        if len(appends) < len(requests) or self._fd < 0 or self._poisoned:
+            return None
         header = self._quick_look()
         if header is None:
             return None
         results: dict[int, Result] = {} if settled is None else settled
+        generation, start = header.generation, header.committed
 
         def landed(shift: int) -> None:
-            position = header.committed + shift
-            for number, lines in enumerate(appends):
-                position += sum(map(len, lines))
-                results[number] = Outcome(Revision(header.generation, position))
+            position = start + shift
+            for number, records in enumerate(appends):
+                position += sum(map(len, records))
+                results[number] = Outcome(Revision(generation, position))
 
         lines = list(chain.from_iterable(appends))
-        data, state = b"".join(lines), self._state_behind(lines)
+        data, several = b"".join(lines), len(lines) > len(appends)
         try:
             with translated(self.path, "append"):
-                self._append(self._fd, header, lines, data, "append", state, landed)
+                header, _ = self._append(self._fd, header, lines, data, "append", landed, several)
         except CosessionError as error:
             return [results.get(number, error) for number in range(len(appends))]
+        if self.lock.traced is None:
+            self.lock.release()
+        self._take_over(header.committed, lines)
         return [results[number] for number in range(len(appends))]
 
     def _commit_all(
@@ -272,9 +284,11 @@ class Store(FileAppender):
 
             with translated(self.path, "append"), self._data() as fd:
                 data = b"".join(batch.lines)
-                header, shift = self._append(
-                    fd, header, batch.lines, data, batch.name, batch.state, landed
-                )
+                header, shift = self._append(fd, header, batch.lines, data, batch.name, landed)
+                if shift:
+                    self._catch_up(header)
+                else:
+                    self._view = View(header.generation, header.identity, batch.state, header.kept)
             # Foreign lines that came to lie before ours are not our own.
             start = self.revision if shift else batch.own.start
             self._own = Own(batch.own.turn, start, self.revision)

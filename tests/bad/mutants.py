@@ -46,8 +46,8 @@ MUTANTS = {
     # ---- errors -----------------------------------------------------------------------------
     "a failed unlock leaves the lock": Caught(
         "errors",
-        "cosession.lock:KernelLock._unlock",
-        {"self._close()…": "pass"},
+        "cosession.lock:KernelLock.release",
+        {"self._close()  # …": "pass"},
         f"{_FAULTS}[append one]",
     ),
     "a failed close denies a replace": Caught(
@@ -56,10 +56,10 @@ MUTANTS = {
         {"with suppress(OSError):": "if True:"},
         f"{_FAULTS}[clear]",
     ),
-    "bytes written nobody knows where are not looked for": Caught(
+    "bytes just written are not looked for": Caught(
         "errors",
-        "cosession.files:write_all",
-        {"placed.append(_SOMEWHERE)": "pass", "placed[-1] = ": "placed += [()]; placed[-1] = "},
+        "cosession.files:located",
+        {"return [_before…": "return [place for place in placed if place != _JUST_WRITTEN]"},
         f"{_FAULTS}[append one]",
     ),
     "a fork that is refused stays": Caught(
@@ -71,10 +71,10 @@ MUTANTS = {
     # ---- strace -----------------------------------------------------------------------------
     "one write for each record (strace)": Caught(
         "strace",
-        "cosession.store:Store._append",
+        "cosession.appending:FileAppender._append",
         {
-            "self.lock.announce(…": "pass",
-            "files.write_all(fd, data…": "[files.write_all(fd, line) for line in batch.lines]",
+            "self.lock.announce_append(…": "pass",
+            "files.write_all(fd, data…": "[files.write_all(fd, line) for line in lines]",
         },
         f"{_STRACE}[append-many]",
     ),
@@ -90,7 +90,7 @@ MUTANTS = {
     # ---- full disks -------------------------------------------------------------------------
     "a full disk leaves the bytes that fitted": Caught(
         "full disk",
-        "cosession.store:Store._undo_append",
+        "cosession.appending:FileAppender._undo_append",
         {"_platform.truncate(fd, self.path, placed[0][0])": "pass"},
         "test_bad_days.py::test_a_size_limit_at_any_byte_undoes_the_operation[append one]",
     ),

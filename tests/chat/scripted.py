@@ -2,12 +2,13 @@
 
 The steps are in `FOLDER/steps.json`, one list for each run: `["print", text]`,
 `["complain", text]`, `["await", name]` (until there is such a file), `["touch", name]`,
-`["exit", status]`, `["child"]` (start a process that lives on). What it has read is left in
-`FOLDER/seen-N.json`.
+`["exit", status]`, `["child"]` (start a process that lives on), `["deaf"]` (don't end when asked
+to, nor does what is started then). What it has read is left in `FOLDER/seen-N.json`.
 """
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -42,6 +43,8 @@ def main() -> None:
                     [sys.executable, "-c", f"import time; time.sleep({PATIENCE})"]
                 )
                 (folder / "child").write_text(str(child.pid))
+            case "deaf":
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             case "exit":
                 sys.exit(values[0])
 

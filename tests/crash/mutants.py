@@ -29,11 +29,12 @@ class Mutant:
     options: tuple[str, ...] = ()
 
 
-_APPEND = "cosession.store:Store._append"
+_APPEND = "cosession.appending:FileAppender._append"
 _EXCHANGE = "cosession.replacing:FileReplacer._exchange"
 
 _WRITE = "files.write_all(fd, data…"
 _ANNOUNCE = "self.lock.announce(…"
+_ANNOUNCE_APPEND = "self.lock.announce_append(…"
 _KEEP = "rotated = files.keep_old(…"
 _SWAP = "_platform.replace_file(temporary…"
 _POWER = ("--durability=power",)
@@ -42,16 +43,16 @@ MUTANTS = {
     # ---- an append's steps ------------------------------------------------------------------
     "published before the bytes are written": Mutant(
         _APPEND,
-        {_WRITE: "self._publish(fd, header, start + len(data), data[-MARK:])\n{line}"},
+        {_WRITE: "self._publish(fd, header, start + len(data), 0, data[-MARK:])\n{line}"},
         "append-many",
         "kill",
     ),
-    "not announced": Mutant(_APPEND, {_ANNOUNCE: "pass"}, "append-many", "kill"),
+    "not announced": Mutant(_APPEND, {_ANNOUNCE_APPEND: "pass"}, "append-many", "kill"),
     "announced after the bytes are written": Mutant(
         _APPEND,
         {
-            _ANNOUNCE: "announcement = header.announcing(intent)",
-            _WRITE: "{line}\nself.lock.announce(announcement, batch.name, durable=durable)",
+            _ANNOUNCE_APPEND: "pass",
+            _WRITE: "{line}\nself.lock.announce_append(header, lines, name, durable=durable)",
         },
         "append-many",
         "kill",
@@ -61,16 +62,13 @@ MUTANTS = {
     ),
     "one write for each record": Mutant(
         _APPEND,
-        {_ANNOUNCE: "pass", _WRITE: "[files.write_all(fd, line) for line in batch.lines]"},
+        {_ANNOUNCE_APPEND: "pass", _WRITE: "[files.write_all(fd, line) for line in lines]"},
         "append-many",
         "kill",
     ),
     "memory changed before the bytes are in": Mutant(
-        _APPEND,
-        {
-            "data, start =…": "{line}\n"
-            "self._view = View(header.generation, header.identity, batch.state, header.kept)"
-        },
+        "cosession.appending:FileAppender.append_now",
+        {"header, _ = self._append(…": "self._view.state = self.state.fold(data)\n{line}"},
         "append-one",
         "fail",
     ),
@@ -84,7 +82,7 @@ MUTANTS = {
         _APPEND, {"durable = self.durable…": "durable = False"}, "append-many", "order", _POWER
     ),
     "place of the bytes not checked": Mutant(
-        _APPEND, {"self._place(fd, start, data)": "0"}, "append-one", "disturb"
+        _APPEND, {"self._place(fd, start, status.st_size, data)": "0"}, "append-one", "disturb"
     ),
     # ---- a replace's steps ------------------------------------------------------------------
     "replaced before the old file is kept": Mutant(
@@ -174,15 +172,15 @@ MUTANTS = {
         "cosession.replacing:FileReplacer._undo_exchange", {"os.unlink(…": "pass"}, "revert", "fail"
     ),
     "undoing cuts foreign bytes": Mutant(
-        "cosession.store:Store._undo_append",
+        "cosession.appending:FileAppender._undo_append",
         {"if len(placed) > 1…": "if False:"},
         "append-many",
         "fail",
     ),
     # ---- the lock ---------------------------------------------------------------------------
     "lock file not looked at again": Mutant(
-        "cosession.lock:LockFile.is_current",
-        {"return False": "return True"},
+        "cosession.lock:KernelLock._is_ours",
+        {"self.held = there.st_ino…": "self.held = True", "pass": "self.held = True"},
         "append-one",
         "order",
         ("--lock-deleted",),

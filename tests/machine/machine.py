@@ -34,6 +34,7 @@ from cosession import (
     Session,
     TurnHeld,
     TurnInterrupted,
+    TurnTimeout,
     UnknownCheckpoint,
     UnknownRevision,
     UnknownRotation,
@@ -243,7 +244,9 @@ class SessionMachine(RuleBasedStateMachine):
         """What the turn that is on means for an operation of this handle."""
         if self.began is None or any_time or handle is self.owner:
             return None
-        return TurnInterrupted if self.interrupted else TurnHeld
+        if self.interrupted:
+            return TurnInterrupted
+        return TurnHeld if handle.name == "impatient" else TurnTimeout
 
     def count(self, name: str, result: str) -> None:
         key = f"{name}: {result}"
@@ -497,8 +500,8 @@ class SessionMachine(RuleBasedStateMachine):
             return handle.session.revision
 
         if self.owner is not None:  # found out before the lock is taken
-            assert raises(call) is TurnHeld
-            self.count("turn", "TurnHeld")
+            assert raises(call) is TurnTimeout
+            self.count("turn", "TurnTimeout")
             return
         expect = None if policy == "rebase" else point
         self.write("turn", handle, call, change, expect=expect)

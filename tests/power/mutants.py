@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from crash.mutants import Mutant
 
-_APPEND = "cosession.store:Store._append"
+_APPEND = "cosession.appending:FileAppender._append"
 _EXCHANGE = "cosession.replacing:FileReplacer._exchange"
 _SYNC = "cosession.replacing:FileReplacer._sync"
 _NAMES = "cosession.replacing:FileReplacer._sync_names"
@@ -20,15 +20,15 @@ MUTANTS = {
     ),
     "published before the data is synced": Mutant(
         _APPEND,
-        {"if self.durable:…": "self._publish(fd, header, stop, data[-MARK:])\n{line}"},
+        {"if self.durable:…": "self._publish(fd, header, stop, 0, data[-MARK:])\n{line}"},
         "append-many",
         "power",
     ),
     "announcement of several records not synced": Mutant(
         _APPEND,
         {
-            "self.lock.announce(…": "self.lock.announce("
-            "header.announcing(intent), batch.name, durable=False)"
+            "self.lock.announce_append(…": "self.lock.announce_append("
+            "header, lines, name, durable=False)"
         },
         "append-many",
         "power",
@@ -36,8 +36,8 @@ MUTANTS = {
     "announcement synced after the data": Mutant(
         _APPEND,
         {
-            "self.lock.announce(…": "self.lock.announce("
-            "header.announcing(intent), batch.name, durable=False)",
+            "self.lock.announce_append(…": "self.lock.announce_append("
+            "header, lines, name, durable=False)",
             "if self.durable:…": "{line}\n    self.lock.sync()",
         },
         "append-many",

@@ -25,7 +25,6 @@ from cosession import (
     Revision,
     Session,
     StorageError,
-    TurnHeld,
     TurnInterrupted,
     TurnOver,
     UnknownCheckpoint,
@@ -43,7 +42,7 @@ PATIENCE = 60.0
 
 _REFUSALS = (
     Conflict, LockTimeout, StorageError, UnknownCheckpoint, UnknownRotation, UnknownRevision,
-    TurnHeld, TurnInterrupted,
+    TurnInterrupted,
 )  # fmt: skip
 
 _write = os.write  # before anything is slowed down

@@ -22,7 +22,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
-from ..errors import StorageError, TurnHeld, TurnInterrupted, TurnOver, TurnTimeout
+from ..errors import StorageError, TurnInterrupted, TurnOver
 from ..records import Holder
 from ..session import Session
 from ..turn import Turn as SessionTurn
@@ -90,7 +90,7 @@ class Turn:
     async def begin(self, timeout: float | None) -> None:
         """Wait for the turn, and have in memory what others wrote in theirs."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._telling(), _refused_is_too_late():
+        with self._telling():
             while self._turn is None:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 turn = self.session.turn(self._label, timeout=left)
@@ -147,15 +147,6 @@ class Turn:
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-
-
-@contextmanager
-def _refused_is_too_late() -> Iterator[None]:
-    """`timeout=0` is a timeout like any other."""
-    try:
-        yield
-    except TurnHeld as error:
-        raise TurnTimeout(error.path, 0.0, error.holder) from error
 
 
 async def keep_interrupted(session: Session[Any], *, timeout: float | None = None) -> None:

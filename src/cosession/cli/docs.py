@@ -140,6 +140,9 @@ $ cosession show --json --last 1 chat.jsonl
 {{"offset": 0, "kind": "message", "record": {{"role": "user", "content": "hi"}}}}
 ```
 
+`who`, `status` and `tail -f` take `--json` as well. Whoever has a turn, waits for one or is present
+is an object with the same keys in all of them: `label`, `user`, `host`, `pid`, `terminal`, `since`.
+
 ## A chat
 
 `chat` talks with an agent on a session that other terminals use too; [chat.md](chat.md) says what

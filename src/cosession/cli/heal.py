@@ -12,7 +12,8 @@ import click
 
 from ..blocking import BlockingSession
 from ..files import temporary_files
-from ..inspect import Finding, Inspection
+from ..findings import Finding
+from ..inspect import Inspection
 from ..records import Repair
 from .exits import Exit
 from .options import common, file_argument, settings, timeout

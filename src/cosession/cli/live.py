@@ -131,7 +131,7 @@ def records_as_json(records: Iterable[Item]) -> list[object]:
 
 
 def card_as_json(holder: Holder) -> dict[str, object]:
-    """Who somebody is."""
+    """Who is on a session, or has a turn or waits for it, and with which label."""
     return {
         "label": holder.operation,
         "user": holder.user,

@@ -10,10 +10,10 @@ import click
 
 from .. import files
 from ..blocking import BlockingSession
-from ..card import to_json
 from ..lock import LockFile
 from ..records import Holder, Revision, TurnCard, TurnStatus
 from .exits import Exit
+from .live import card_as_json
 from .options import common, file_argument, settings
 from .output import printable, write_json
 from .words import elapsed, who
@@ -142,13 +142,13 @@ def _as_json(found: _Status) -> dict[str, object]:
         "rotations": list(found.rotations),
         "turn": turn
         and {
-            "holder": to_json(turn.holder),
+            "holder": card_as_json(turn.holder),
             "began": str(turn.began),
             "records": turn.records,
-            "waiting": [to_json(card) for card in turn.waiting],
+            "waiting": [card_as_json(card) for card in turn.waiting],
         },
         "interrupted": interrupted
-        and {"holder": to_json(interrupted.holder), "began": str(interrupted.began)},
-        "terminals": [to_json(card) for card in found.terminals],
+        and {"holder": card_as_json(interrupted.holder), "began": str(interrupted.began)},
+        "terminals": [card_as_json(card) for card in found.terminals],
         "writing": found.writer and asdict(found.writer),
     }

@@ -7,20 +7,12 @@ from collections.abc import Callable
 import click
 
 from .. import files
-from .contention import (
-    Figures,
-    Lock,
-    Span,
-    Terminal,
-    Times,
-    Trace,
-    read_trace,
-    table,
-    waited_for,
-)
+from .contention import Figures, Times, table, waited_for
 from .exits import Exit
 from .options import common
 from .output import complain, decorated, printable, write_json, write_path
+from .spans import Lock, Span, Terminal, Trace
+from .trace_reader import read_trace
 
 _TITLES: dict[Lock, str] = {"turn": "turns", "commit": "commits"}
 

@@ -12,16 +12,25 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from math import floor, log10
-from xml.sax.saxutils import escape
+from math import floor
 
-from .contention import Index, Span, Terminal, Trace, covered, figures
-from .output import printable
+from .contention import covered, figures
+from .shapes import (
+    SLICE,
+    STYLE,
+    colour_of,
+    column,
+    cross,
+    pattern,
+    shortened,
+    stop_mark,
+    xml_text,
+)
+from .spans import Index, Span, Terminal, Trace
+from .words import duration, of_day, ticks
 
 _WIDTH = 1200
 _LEFT, _RIGHT = 216, 28
@@ -29,35 +38,9 @@ _LEFT, _RIGHT = 216, 28
 _TURNS, _COMMITS, _COMMITS_ALONE = 20, 12, 30
 """Heights of the bands in a lane."""
 _GAP = 16
-_SLICE = 3
 _THIN = 2.0
 _LOW = 4.0
 """Pixels: the least width of a bar, and the least height of a slice."""
-
-_COLOURS = (
-    "#3b7dd8", "#e07b39", "#2f9e6e", "#c2509d", "#8467d7", "#bd961a", "#1f9fb3", "#d1495b",
-)  # fmt: skip
-
-_STYLE = """\
-  .paper { fill: #ffffff }
-  .ink { fill: #1f2328 }
-  .faint { fill: #626a73 }
-  .grid { stroke: #e3e7eb }
-  .lane { fill: #f6f8fa }
-  .cut { stroke: #cf222e }
-  text { font: 12px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif }
-  .title { font-size: 17px; font-weight: 600 }
-  .name { font-weight: 600 }
-  .small { font-size: 11px }
-  @media (prefers-color-scheme: dark) {
-    .paper { fill: #0d1117 }
-    .ink { fill: #e6edf3 }
-    .faint { fill: #9198a1 }
-    .grid { stroke: #2a313a }
-    .lane { fill: #161b22 }
-    .cut { stroke: #ff7b72 }
-  }
-"""
 
 
 def render(trace: Trace) -> str:
@@ -78,7 +61,7 @@ class _Picture:
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
         self._index = Index(trace.spans)
-        self._colours = {t: _colour(number) for number, t in enumerate(trace.terminals)}
+        self._colours = {t: colour_of(number) for number, t in enumerate(trace.terminals)}
         self._start = trace.start
         self._scale = (_WIDTH - _LEFT - _RIGHT) / max(1, trace.stop - trace.start)
         self._turns = any(span.lock == "turn" for span in trace.spans)
@@ -94,14 +77,14 @@ class _Picture:
         labels, grid = self._axis(top, self._y)
         size = f'width="{_WIDTH}" height="{self._y + 20:.0f}"'
         box = f'viewBox="0 0 {_WIDTH} {self._y + 20:.0f}"'
-        patterns = [_pattern(f"hatch-{n}", c) for n, c in enumerate(self._colours.values())]
+        patterns = [pattern(f"hatch-{n}", c) for n, c in enumerate(self._colours.values())]
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" {size} {box} role="img">',
-            f"<title>{_text(self._title())}</title>",
-            f"<style>\n{_STYLE}</style>",
+            f"<title>{xml_text(self._title())}</title>",
+            f"<style>\n{STYLE}</style>",
             "<defs>",
             *patterns,
-            _pattern("hatch-any", "#808890"),
+            pattern("hatch-any", "#808890"),
             "</defs>",
             f'<rect class="paper" {size}/>',
         ]
@@ -114,9 +97,9 @@ class _Picture:
         return sessions[0] if len(sessions) == 1 else f"{len(sessions)} sessions"
 
     def _heading(self) -> None:
-        title = _shortened(self._title(), 110)
-        self._out.append(f'<text class="ink title" x="16" y="30">{_text(title)}</text>')
-        self._out.append(f'<text class="faint" x="16" y="50">{_text(self._summary())}</text>')
+        title = shortened(self._title(), 110)
+        self._out.append(f'<text class="ink title" x="16" y="30">{xml_text(title)}</text>')
+        self._out.append(f'<text class="faint" x="16" y="50">{xml_text(self._summary())}</text>')
         self._y = 66
         self._legend()
 
@@ -179,12 +162,11 @@ class _Picture:
                     'fill-opacity="0.35"/>'
                 )
             case "cut":
-                return f'<rect x="{x}" y="{y}" width="20" height="12" fill="{grey}"/>' + _cross(
+                return f'<rect x="{x}" y="{y}" width="20" height="12" fill="{grey}"/>' + cross(
                     x + 20, y + 6, 5
                 )
-        return (
-            f'<rect x="{x}" y="{y}" width="20" height="12" fill="url(#hatch-any)"/>'
-            + _stop_mark(x + 20, y, 12)
+        return f'<rect x="{x}" y="{y}" width="20" height="12" fill="url(#hatch-any)"/>' + stop_mark(
+            x + 20, y, 12
         )
 
     # ---- the lanes ------------------------------------------------------------------------------
@@ -222,10 +204,10 @@ class _Picture:
         name = "whose turn"
         if len(self._trace.sessions) > 1:
             file = session.replace("\\", "/").rpartition("/")[2]
-            name += f": {_shortened(file, 14)}"
+            name += f": {shortened(file, 14)}"
         yield (
             f'<text class="faint" x="{_LEFT - 12}" y="{self._y + 11:.1f}" text-anchor="end">'
-            f"{_text(name)}</text>"
+            f"{xml_text(name)}</text>"
         )
         drawn = 0.0
         for hold in holds:
@@ -236,7 +218,7 @@ class _Picture:
             yield (
                 f'<rect x="{left:.2f}" y="{self._y:.1f}" width="{drawn - left:.2f}" height="14" '
                 f'fill="{self._colours[hold.terminal]}">'
-                f"<title>{_text(self._about(hold))}</title></rect>"
+                f"<title>{xml_text(self._about(hold))}</title></rect>"
             )
         self._y += 14 + _GAP
 
@@ -244,12 +226,12 @@ class _Picture:
         colour = self._colours[terminal]
         y = self._y + height / 2
         yield (
-            f"<g><title>{_text(self._introduction(terminal))}</title>"
+            f"<g><title>{xml_text(self._introduction(terminal))}</title>"
             f'<rect x="16" y="{y - 13:.1f}" width="6" height="26" rx="2" fill="{colour}"/>'
             f'<text class="ink name" x="30" y="{y - 2:.1f}">'
-            f"{_text(_shortened(terminal.name, 22))}</text>"
+            f"{xml_text(shortened(terminal.name, 22))}</text>"
             f'<text class="faint small" x="30" y="{y + 12:.1f}">'
-            f"{_text(self._figures_of(terminal))}</text></g>"
+            f"{xml_text(self._figures_of(terminal))}</text></g>"
         )
 
     def _introduction(self, terminal: Terminal) -> str:
@@ -271,13 +253,13 @@ class _Picture:
         for bar in self._bars([span for span in spans if span.kind == "wait"]):
             yield self._rectangle(bar, f"url(#hatch-{number})", "wait", 0)
             if bar.spans[-1].ending == "gave up":
-                yield _stop_mark(bar.right, self._y, _TURNS)
+                yield stop_mark(bar.right, self._y, _TURNS)
             elif bar.spans[-1].ending != "ended":
-                yield _cross(bar.right, self._y + _TURNS / 2, 5)
+                yield cross(bar.right, self._y + _TURNS / 2, 5)
         for bar in self._bars([span for span in spans if span.kind == "hold"]):
             yield self._rectangle(bar, colour, "turn", min(2.0, (bar.right - bar.left) / 4))
             if any(span.ending != "ended" for span in bar.spans):
-                yield _cross(bar.right, self._y + _TURNS / 2, 5)
+                yield cross(bar.right, self._y + _TURNS / 2, 5)
 
     def _bars(self, spans: Sequence[Span]) -> list[_Bar]:
         """Bars that can be seen, those that would lie on each other made one."""
@@ -297,12 +279,12 @@ class _Picture:
         return (
             f'<rect class="{kind}"{count} x="{bar.left:.2f}" y="{self._y:.1f}" '
             f'width="{bar.right - bar.left:.2f}" height="{_TURNS}" rx="{radius:.1f}" '
-            f'fill="{fill}"><title>{_text(self._about(*bar.spans))}</title></rect>'
+            f'fill="{fill}"><title>{xml_text(self._about(*bar.spans))}</title></rect>'
         )
 
     def _commit_band(self, spans: Sequence[Span], terminal: Terminal, base: float) -> Iterator[str]:
         colour, height = self._colours[terminal], self._commit_height
-        width = _SLICE / self._scale
+        width = SLICE / self._scale
         held = self._sliced(spans, "hold")
         waited = self._sliced(spans, "wait")
         for place in sorted(held.keys() | waited.keys()):
@@ -312,24 +294,24 @@ class _Picture:
             solid = max(solid, _LOW) if held[place] else 0.0
             light = min(1.0, _sum(waited[place]) / width) * height
             light = min(light, height - solid)
-            x = _LEFT + place * _SLICE
+            x = _LEFT + place * SLICE
             yield (
                 f'<g class="commit" data-holds="{len(holds)}" fill="{colour}">'
-                f"<title>{_text(self._about_slice(begin, width, held[place], waited[place]))}"
+                f"<title>{xml_text(self._about_slice(begin, width, held[place], waited[place]))}"
                 "</title>"
             )
             if light > 0:
-                yield _column(x, base - solid - light, light, ' fill-opacity="0.35"')
+                yield column(x, base - solid - light, light, ' fill-opacity="0.35"')
             if solid > 0:
-                yield _column(x, base - solid, solid)
+                yield column(x, base - solid, solid)
             yield "</g>"
             if any(hold.ending != "ended" for hold in holds):
-                yield _cross(x + _SLICE / 2, base - height / 2, 4)
+                yield cross(x + SLICE / 2, base - height / 2, 4)
 
     def _sliced(self, spans: Sequence[Span], kind: str) -> defaultdict[int, list[tuple[Span, int]]]:
         """What lies in each slice of time, and for how many microseconds."""
         slices: defaultdict[int, list[tuple[Span, int]]] = defaultdict(list)
-        width = _SLICE / self._scale
+        width = SLICE / self._scale
         for span in spans:
             if span.kind != kind:
                 continue
@@ -410,82 +392,9 @@ class _Picture:
         return _LEFT + (time - self._start) * self._scale
 
 
-def of_day(time: int) -> datetime:
-    """The local time at so many microseconds since the epoch."""
-    try:
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
-        return moment.astimezone()
-    except (ValueError, OverflowError, OSError):
-        # No year has it, or the system doesn't: Windows takes nothing before 1970, here or abroad.
-        return datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def ticks(length: int) -> list[tuple[int, str]]:
-    """Round times within so many microseconds, at most ten, with their labels."""
-    step = 1
-    if length > 0:
-        rough = length / 9
-        power = 10 ** floor(log10(max(rough, 1)))
-        step = int(next(n * power for n in (1, 2, 5, 10) if n * power >= rough))
-    unit, name = next((u, n) for u, n in ((10**6, "s"), (1000, "ms"), (1, "µs")) if step >= u // 10)
-    decimals = 1 if step % unit else 0
-    return [(time, f"{time / unit:.{decimals}f} {name}") for time in range(0, length + 1, step)]
-
-
 def _counted(count: int, name: str) -> str:
     return f"{count} {name}{'s' * (count != 1)}"
 
 
-def duration(microseconds: int) -> str:
-    """A length of time for people."""
-    for unit, name in ((10**6, "s"), (1000, "ms")):
-        if microseconds >= unit:
-            value = microseconds / unit
-            return f"{value:.0f} {name}" if value >= 100 else f"{value:.3g} {name}"
-    return f"{microseconds} µs"
-
-
 def _sum(parts: Sequence[tuple[Span, int]]) -> int:
     return sum(part for _, part in parts)
-
-
-def _colour(number: int) -> str:
-    """A colour for each terminal, also for many of them."""
-    if number < len(_COLOURS):
-        return _COLOURS[number]
-    red, green, blue = colorsys.hls_to_rgb(number * 0.618034 % 1, 0.5, 0.5)
-    return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
-
-
-def _pattern(name: str, colour: str) -> str:
-    return (
-        f'<pattern id="{name}" width="6" height="6" patternUnits="userSpaceOnUse" '
-        'patternTransform="rotate(45)">'
-        f'<rect width="6" height="6" fill="{colour}" fill-opacity="0.14"/>'
-        f'<rect width="2" height="6" fill="{colour}" fill-opacity="0.5"/></pattern>'
-    )
-
-
-def _column(x: float, y: float, height: float, more: str = "") -> str:
-    return f'<rect x="{x:.1f}" y="{y:.2f}" width="{_SLICE}" height="{height:.2f}"{more}/>'
-
-
-def _cross(x: float, y: float, size: float) -> str:
-    return (
-        f'<path class="cut" d="M{x - size:.1f} {y - size:.1f}l{2 * size} {2 * size}'
-        f'm0 {-2 * size}l{-2 * size} {2 * size}" stroke-width="2" stroke-linecap="round"/>'
-    )
-
-
-def _stop_mark(x: float, y: float, height: float) -> str:
-    return f'<path class="cut" d="M{x:.1f} {y:.1f}v{height}" stroke-width="2"/>'
-
-
-def _shortened(text: str, length: int) -> str:
-    """A text that fits, its end kept: that is where names differ."""
-    return text if len(text) <= length else "…" + text[1 - length :]
-
-
-def _text(text: str) -> str:
-    """Text for XML, which has no control characters even as escapes."""
-    return escape(printable(text).replace("\ufffe", "?").replace("\uffff", "?"))

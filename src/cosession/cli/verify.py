@@ -8,7 +8,8 @@ from collections import Counter
 import click
 
 from ..codec import Checkpoint, SystemPrompt, Usage
-from ..inspect import Finding, Inspection, Line
+from ..findings import Finding
+from ..inspect import Inspection, Line
 from .exits import Exit
 from .options import common, file_argument, settings
 from .output import Progress, decorated, printable, write_json

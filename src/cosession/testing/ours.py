@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from ..blocking import BlockingSession
-from ..errors import Conflict, TurnHeld
+from ..errors import Conflict
 from ..records import Revision
 from ..session import Session
 from .candidate import Message
@@ -34,8 +34,7 @@ class Blocking:
         self._turn: AbstractContextManager[object] | None = None
 
     def append(self, messages: list[Message], *, timeout: float | None = None) -> None:
-        with timing_out():
-            self.session.append(messages, timeout=timeout)
+        self.session.append(messages, timeout=timeout)
 
     def history(self) -> list[Message]:
         self.session.refresh()
@@ -77,8 +76,7 @@ class Blocking:
 
     def begin_turn(self, *, timeout: float | None = None) -> None:
         turn = self.session.turn(timeout=timeout)
-        with timing_out():
-            turn.__enter__()
+        turn.__enter__()
         self._turn = turn
 
     def end_turn(self) -> None:
@@ -111,8 +109,7 @@ class Asynchronous:
         self._turn: AbstractAsyncContextManager[object] | None = None
 
     async def append(self, messages: list[Message], *, timeout: float | None = None) -> None:
-        with timing_out():
-            await self.session.append(messages, timeout=timeout)
+        await self.session.append(messages, timeout=timeout)
 
     async def history(self) -> list[Message]:
         await self.session.refresh()
@@ -154,8 +151,7 @@ class Asynchronous:
 
     async def begin_turn(self, *, timeout: float | None = None) -> None:
         turn = self.session.turn(timeout=timeout)
-        with timing_out():
-            await turn.__aenter__()
+        await turn.__aenter__()
         self._turn = turn
 
     async def end_turn(self) -> None:
@@ -195,15 +191,6 @@ async def asynchronous(location: Path) -> Asynchronous:
     session: Session[Any] = Session(location / "context.jsonl")
     await session.open()
     return Asynchronous(session)
-
-
-@contextmanager
-def timing_out() -> Iterator[None]:
-    """Raise what the kit expects where a session refuses to wait at all (`timeout=0`)."""
-    try:
-        yield
-    except TurnHeld as error:
-        raise TimeoutError(str(error)) from error
 
 
 def plain(messages: Iterable[Any]) -> list[Message]:

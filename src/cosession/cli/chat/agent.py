@@ -4,7 +4,7 @@
 2. Lines that it prints are text of one message, unless they are JSON objects with a role: those
    are records, and are passed on one by one as they come.
 3. It runs in a process group of its own: Ctrl-C reaches the chat, which stops the whole group.
-   If the chat is killed, the agent's output is closed, and it ends when it next prints.
+   If the chat is killed, a second process, the guard, does that.
 4. What it prints waits when nobody takes it: an agent can't fill the memory.
 """
 
@@ -13,13 +13,12 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,9 +28,7 @@ from typing import Any, Literal
 from ...codec import InvalidLine, parse
 from ...messages import Message
 from ...session import Session
-
-_GRACE = 2.0
-"""Seconds that an agent gets to end when it is asked to."""
+from .guard import GRACE, KILL, signal_group
 
 _LONGEST_LINE = 64 << 20
 _RECORDS_AHEAD = 100
@@ -40,10 +37,10 @@ _APART: dict[str, Any]
 """How a process is started in a group of its own."""
 if sys.platform == "win32":
     _APART = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    _KILL = signal.SIGTERM
 else:
     _APART = {"start_new_session": True}
-    _KILL = signal.SIGKILL
+
+_GUARD = (sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")))
 
 Tell = Callable[[str], None]
 
@@ -85,14 +82,54 @@ class Agent:
         Raises:
             AgentFailed: It can't be started.
         """
+        guard = await Guard.start()  # before there is anything that may be left alone
         try:
             process = await asyncio.create_subprocess_exec(
                 *self.words, stdin=PIPE, stdout=PIPE, stderr=PIPE, limit=_LONGEST_LINE, **_APART
             )
-        except (OSError, ValueError) as error:
+        except BaseException as error:
+            await guard.leave()
+            if not isinstance(error, OSError | ValueError):
+                raise
             reason = getattr(error, "strerror", None) or error
             raise AgentFailed(f"the agent {self.words[0]!r} can't be started: {reason}") from error
-        return Run(process, document, tell)
+        guard.watch(process.pid)
+        return Run(process, guard, document, tell)
+
+
+class Guard:
+    """A process that ends the agent if this one is killed."""
+
+    def __init__(self, process: Process | None) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(cls) -> Guard:
+        """Start one; where none can be had, a killed chat's agent ends when it next prints."""
+        try:
+            return cls(
+                await asyncio.create_subprocess_exec(
+                    *_GUARD, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, **_APART
+                )
+            )
+        except OSError:
+            return cls(None)
+
+    def watch(self, pid: int) -> None:
+        """End that process, and its group, when the pipe breaks."""
+        self._say(f"{pid}\n")
+
+    async def leave(self) -> None:
+        """Have it end, and nothing else."""
+        self._say("over\n")
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+            await self._process.wait()
+
+    def _say(self, line: str) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(ConnectionError):  # somebody has killed it
+                self._process.stdin.write(line.encode())
 
 
 async def document(
@@ -117,8 +154,9 @@ async def document(
 class Run:
     """An agent at work."""
 
-    def __init__(self, process: Process, document: bytes, tell: Tell) -> None:
+    def __init__(self, process: Process, guard: Guard, document: bytes, tell: Tell) -> None:
         self._process = process
+        self._guard = guard
         self._tell = tell
         self._complaint = ""
         """The last line on its standard error."""
@@ -137,11 +175,11 @@ class Run:
         Takes some seconds at most.
         """
         left: list[dict[str, Any]] = []
-        for number in (signal.SIGTERM, _KILL):
+        for number in (signal.SIGTERM, KILL):
             if not self._over:
                 self._stopped = True
                 self._signal(number)
-            left += await self._rest(_GRACE)
+            left += await self._rest(GRACE)
         if not self._work.done():  # something that has left the group keeps the pipe open
             self._work.cancel()
             await asyncio.wait({self._work})
@@ -158,19 +196,14 @@ class Run:
                 rest.append(self.output.get_nowait())
             if done or time.monotonic() > deadline:
                 return [record for record in rest if record is not None]
-            await asyncio.wait({self._work}, timeout=_GRACE / 50)
+            await asyncio.wait({self._work}, timeout=GRACE / 50)
 
     def _signal(self, number: int) -> None:
+        if sys.platform == "win32" and self._process.returncode is not None:
+            return  # whoever has its number now
         with suppress(OSError):
-            if sys.platform != "win32":
-                os.killpg(self._process.pid, number)
-            elif self._process.returncode is None:
-                subprocess.run(
-                    ["taskkill", "/F", "/T", "/PID", str(self._process.pid)],  # noqa: S607
-                    capture_output=True,
-                    timeout=_GRACE,
-                    check=False,
-                )
+            signal_group(self._process.pid, number)
+            if sys.platform == "win32":
                 self._process.kill()
 
     # ---- talking with the process -----------------------------------------------------------
@@ -185,7 +218,7 @@ class Run:
                 await self.output.put(record)
             status = await self._process.wait()
             with suppress(TimeoutError):
-                async with asyncio.timeout(_GRACE):
+                async with asyncio.timeout(GRACE):
                     await asyncio.shield(complaining)
             self.failure = self._verdict(status, said=said)
         except ValueError:
@@ -194,6 +227,7 @@ class Run:
             for task in (complaining, feeding):
                 task.cancel()
             await asyncio.wait({complaining, feeding})
+            await self._guard.leave()
         self._over = True
         await self.output.put(None)
 

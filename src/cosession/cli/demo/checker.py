@@ -1,6 +1,6 @@
 """The ledger against the files: everything that the session promises, looked at from outside.
 
-1. The files are read as plain JSON Lines, without the library that wrote them. Only the lock
+1. The files are read as `plain` JSON Lines, without the library that wrote them. Only the lock
    file's header is read with its help, and one fold at the end, to compare with.
 2. Every problem is named: what is off, with which record, in which file.
 3. The checker comes first: nobody may have opened the session since the terminals left, because
@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -17,14 +16,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ...blocking import BlockingSession
 from ...errors import CosessionError
 from ...header import Identity
 from ...lock import LockFile
-from .digest import digest, digest_of
+from .digest import digest_of
 from .ledger import REPLACES, Ledger, Operation, checkpoint_message, messages_of
+from .plain import Line, SessionFile, is_compacted, plain_digest, record_of
 from .script import TAG, JsonObject, Script, Tag
 
 MOST_OF_A_KIND = 5
@@ -49,38 +48,6 @@ class Findings:
     """Bytes of unfinished writes, kept beside the session."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """One record of a file."""
-
-    at: int
-    """Which line of the file, from 1."""
-    data: bytes
-    record: JsonObject
-
-    @property
-    def tag(self) -> Tag | None:
-        return Tag.read(self.record.get(TAG))
-
-
-@dataclass(slots=True)
-class _File:
-    """A live or rotated file, read."""
-
-    path: Path
-    lines: list[_Line]
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    def checkpoints(self) -> list[int]:
-        return [x.record["id"] for x in self.lines if x.record["role"] == "_checkpoint"]
-
-    def usages(self) -> list[int]:
-        return [x.record["token_count"] for x in self.lines if x.record["role"] == "_usage"]
-
-
 def check(path: Path, ledger: Ledger, script: Script) -> Findings:
     """Compare the session at `path`, which every process has left, with the ledger."""
     checker = _Checker(path, ledger, script)
@@ -95,7 +62,7 @@ class _Checker:
         self._script = script
         self._seen = Findings()
         self._problems: dict[str, list[str]] = defaultdict(list)
-        self._files: list[_File] = []
+        self._files: list[SessionFile] = []
         """Rotated files, oldest first, and the live one behind them."""
         self._parsed: dict[bytes, JsonObject] = {}
         """Files have most of their lines in common."""
@@ -182,29 +149,29 @@ class _Checker:
 
     # ---- single files -----------------------------------------------------------------------
 
-    def _read(self, path: Path) -> _File:
+    def _read(self, path: Path) -> SessionFile:
         """Read every line; what is no record is torn."""
         data = path.read_bytes()
         if data and not data.endswith(b"\n"):
             self._problem("torn", f"{path.name} does not end with a whole line")
-        file = _File(path, [])
+        file = SessionFile(path, [])
         for at, line in enumerate(data.split(b"\n")[: data.count(b"\n")], 1):
             record = self._parsed.get(line)
             if record is None:
                 try:
-                    record = _record(line)
+                    record = record_of(line)
                 except ValueError as error:
                     self._problem("torn", f"line {at} of {path.name}: {error}")
                     continue
                 self._parsed[line] = record
-            file.lines.append(_Line(at, line, record))
+            file.lines.append(Line(at, line, record))
         self._seen.lines += len(file.lines)
         return file
 
-    def _check_file(self, file: _File) -> None:
+    def _check_file(self, file: SessionFile) -> None:
         self._check_unique(file)
         self._check_marks(file)
-        groups: dict[str, list[tuple[int, _Line, Tag]]] = defaultdict(list)
+        groups: dict[str, list[tuple[int, Line, Tag]]] = defaultdict(list)
         latest: dict[int, tuple[int, int, int]] = {}
         for index, line in enumerate(file.lines):
             if line.record["role"].startswith("_"):
@@ -227,7 +194,7 @@ class _Checker:
         for name, group in groups.items():
             self._check_group(file, self._ledger.operations[name], group)
 
-    def _check_unique(self, file: _File) -> None:
+    def _check_unique(self, file: SessionFile) -> None:
         """No message and no checkpoint number twice."""
         tags = Counter((x.tag.operation, x.tag.part) for x in file.lines if x.tag)
         for (name, part), count in tags.items():
@@ -239,7 +206,7 @@ class _Checker:
             if count > 1:
                 self._problem("checkpoint", f"number {number} stands {count} times in {file.name}")
 
-    def _check_marks(self, file: _File) -> None:
+    def _check_marks(self, file: SessionFile) -> None:
         """The system prompt comes first and once; nothing is there that nobody wrote."""
         for index, line in enumerate(file.lines):
             role = line.record["role"]
@@ -249,7 +216,7 @@ class _Checker:
                 self._problem("unknown", f"line {line.at} of {file.name} is a {role} record")
 
     def _check_group(
-        self, file: _File, operation: Operation, group: Sequence[tuple[int, _Line, Tag]]
+        self, file: SessionFile, operation: Operation, group: Sequence[tuple[int, Line, Tag]]
     ) -> None:
         """What one operation wrote: whole, in one piece, and as it was meant."""
         where = f"{operation} in {file.name}"
@@ -267,10 +234,12 @@ class _Checker:
                 self._problem(
                     "changed", f"{where}: message {tag.part} (line {line.at}) is not as written"
                 )
-        if operation.kind == "compact" and not _is_compacted(file, operation):
+        if operation.kind == "compact" and not is_compacted(file, operation):
             self._problem("half", f"{where}: without its prompt, checkpoint or token count")
 
-    def _expected(self, file: _File, operation: Operation, index: int) -> Sequence[JsonObject]:
+    def _expected(
+        self, file: SessionFile, operation: Operation, index: int
+    ) -> Sequence[JsonObject]:
         if operation.kind != "checkpoint":
             return messages_of(operation, self._script)
         # Its message tells the number of the checkpoint right before it.
@@ -307,7 +276,7 @@ class _Checker:
             latest[operation.terminal] = place
         self._seen.messages = len(known)
 
-    def _tagged(self) -> Iterator[tuple[_File, Tag]]:
+    def _tagged(self) -> Iterator[tuple[SessionFile, Tag]]:
         for file in self._files:
             for line in file.lines:
                 if tag := line.tag:
@@ -379,9 +348,9 @@ class _Checker:
             taken[at] = operation
             self._check_rewrite(operation, self._files[at], self._files[at + 1])
 
-    def _check_rewrite(self, operation: Operation, old: _File, new: _File) -> None:
+    def _check_rewrite(self, operation: Operation, old: SessionFile, new: SessionFile) -> None:
         if operation.kind == "compact":
-            if not _is_compacted(new, operation):
+            if not is_compacted(new, operation):
                 self._problem("rotated", f"{operation}: {new.name} does not begin with it")
             return
         kept: list[bytes] = []
@@ -403,7 +372,7 @@ class _Checker:
 
     def _check_folds(self) -> None:
         """Every terminal, a fresh session and a plain reading of the file agree."""
-        plain = _plain_digest(self._files[-1])
+        plain = plain_digest(self._files[-1])
         try:
             with BlockingSession(self._path, read_only=True) as session:
                 fresh = digest_of(session)
@@ -425,61 +394,6 @@ class _Checker:
                 self._problem(
                     "damage", f"terminal {report.terminal} saw {report.damage} damaged line(s)"
                 )
-
-
-def _record(line: bytes) -> JsonObject:
-    """The record of a line.
-
-    Raises:
-        ValueError: There is none.
-    """
-    try:
-        record = json.loads(line)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    number: Any = 0
-    match record:
-        case {"role": "_checkpoint", **rest}:
-            number = rest.get("id")
-        case {"role": "_usage", **rest}:
-            number = rest.get("token_count")
-        case {"role": str()}:
-            pass
-        case _:
-            raise ValueError("not a record with a role")
-    if type(number) is not int:
-        raise ValueError("a record without its number")
-    return dict(record)
-
-
-def _is_compacted(file: _File, operation: Operation) -> bool:
-    """Whether the file begins with what a compaction leaves."""
-    match [line.record for line in file.lines[:4]]:
-        case [
-            {"role": "_system_prompt"},
-            {"role": "_checkpoint"},
-            {"role": "assistant", "content": content},
-            {"role": "_usage", "token_count": tokens},
-        ]:
-            return bool(content == operation.text and tokens == operation.value)
-    return False
-
-
-def _plain_digest(file: _File) -> str:
-    """The digest of what a file's lines say, read without the library."""
-    prompt, tokens = None, 0
-    checkpoints, messages = [], []
-    for line in file.lines:
-        match line.record:
-            case {"role": "_system_prompt", "content": content}:
-                prompt = content
-            case {"role": "_usage", "token_count": tokens}:
-                pass
-            case {"role": "_checkpoint", "id": number}:
-                checkpoints.append(number)
-            case message:
-                messages.append(message)
-    return digest(prompt, tokens, checkpoints, messages)
 
 
 def _runs(numbers: Iterable[int]) -> str:

@@ -1,0 +1,53 @@
+"""A program from its beginning to its end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+from contenders.base import Contender
+from measure import Failed
+from messages import SIZE
+
+from .base import Column, Effort, Goal, Question, Sample, Stage, Workload
+
+ELAPSED = Column("elapsed", "time", "ms")
+
+
+class Starting(Workload):
+    """Python starts, imports, opens a session, and ends."""
+
+    name = "start"
+    title = "a whole process: import, open 1 MB, exit"
+    text = (
+        "From before Python is started until it has ended: it imports the contender, opens a "
+        "session of 1 MB, asks for its messages, and that is all. The bare one imports asyncio, "
+        "runs an event loop, and opens nothing."
+    )
+    columns = (ELAPSED,)
+    questions = (
+        Question(title, ELAPSED, more_is_better=False, goals=(Goal("elapsed", "≤", 1.3, "limit"),)),
+    )
+
+    def __init__(self, effort: Effort) -> None:
+        self.rounds = effort.rounds
+
+    def enters(self, contender: type[Contender]) -> bool:
+        return contender.startup is not None and not contender.in_threads
+
+    def prepare(self, stage: Stage) -> None:
+        stage.team.ask("fill", path=stage.kept("session"), count=1_000_000 // SIZE, size=SIZE)
+        self._run(stage)  # compiles what is imported
+
+    def measure(self, stage: Stage) -> Sample:
+        begun = time.perf_counter_ns()
+        self._run(stage)
+        return Sample({"elapsed": (time.perf_counter_ns() - begun) / 1e6})
+
+    def _run(self, stage: Stage) -> None:
+        assert stage.contender.startup is not None
+        command = [sys.executable, "-c", stage.contender.startup, stage.kept("session")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            raise Failed((done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1])
