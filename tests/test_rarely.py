@@ -299,6 +299,7 @@ async def test_an_error_that_nobody_thought_of_ends_the_call_and_not_the_session
         with monkeypatch.context() as patch:
             patch.setattr(Store, "commit", broken)
             patch.setattr(Store, "commit_quickly", broken)
+            patch.setattr(Store, "append_now", broken)
             with pytest.raises(CosessionError, match="unexpected") as caught:
                 if kind == "async":
                     async with Session(path) as session:

@@ -36,7 +36,7 @@ from .errors import (
     UnknownRotation,
 )
 from .files import translated
-from .history import History
+from .history import Decoder, History
 from .plain import encode_plain
 from .records import Damage, Fork, Holder, Outcome, Repair, Revision, TurnCard, TurnStatus
 from .state import State
@@ -354,7 +354,12 @@ class SessionBase(Generic[T]):
     def _usage_request(self, token_count: int, expect: Revision | None) -> Request:
         return replace(self._request("record usage", expect, usage(token_count)), any_time=True)
 
-    def _decode(self, lines: Sequence[bytes]) -> Sequence[Any]:
+    @property
+    def _decode(self) -> Decoder:
+        """Decodes message lines. Nobody who keeps it keeps the session, as soon as that can be."""
+        return self._decode_late if self._codec_ is None else self._codec_.decode
+
+    def _decode_late(self, lines: Sequence[bytes]) -> Sequence[Any]:
         return self._codec.decode(lines)
 
     def _expectation(self, expect: Revision | None, on_conflict: OnConflict) -> Revision | None:
@@ -511,6 +516,8 @@ class Transaction(Generic[T]):
 
 
 def _are_many(messages: object) -> TypeGuard[Sequence[object]]:
+    if type(messages) is dict:  # and the answer is near
+        return False
     return isinstance(messages, Sequence) and not isinstance(messages, str | bytes | bytearray)
 
 

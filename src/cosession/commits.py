@@ -236,7 +236,13 @@ class CommitQueue:
         """
         if self._waiting or self._passer or trace.sink is not None:
             return None
-        return self._exclusively(self.store.append_now, lines)
+        try:
+            return self._exclusively(self.store.append_now, lines)
+        except CosessionError:
+            raise
+        except Exception as error:  # a defect of ours
+            self.store.forget()
+            raise self._unexpected(error) from error
 
     def append_quickly(self, lines: Sequence[bytes]) -> Revision | None:
         """`append_now` for an event loop, if no disk has been slow lately."""

@@ -216,12 +216,15 @@ def create(path: str) -> None:
 
 
 def open_temporary(path: str, like: os.stat_result | None) -> tuple[str, int]:
-    """A new private file beside `path`, with the owner and mode of `like`, open for appending."""
+    """A new private file beside `path`, with the owner and mode of `like`, open at its end.
+
+    Not for appending: what the kernel copies it puts into no file that is.
+    """
     folder, name = os.path.split(path)
     while True:
         temporary = os.path.join(folder, f".{name}.{os.urandom(6).hex()}.tmp")
         try:
-            fd = _platform.open_file(temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL)
+            fd = _platform.open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         except FileExistsError:
             continue
         try:
@@ -249,7 +252,9 @@ def remove_leftovers(path: str) -> None:
 
 
 def copy_range(source: int, target: int, start: int, stop: int) -> None:
-    """Append `[start, stop)` of one open file to another, byte for byte."""
+    """Add `[start, stop)` of one open file to the end of another, byte for byte."""
+    while start < stop and (count := _platform.copy_range(source, target, stop - start, start)):
+        start += count
     while start < stop:
         piece = _platform.pread(source, min(_COPY_CHUNK, stop - start), start)
         if not piece:

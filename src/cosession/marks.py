@@ -7,7 +7,6 @@ would take several times the room of its line.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
 from itertools import compress
 
 from .codec import (
@@ -95,10 +94,6 @@ class MarkLog:
         if kind == CHECKPOINT:
             return Checkpoint(value)
         return self._others[value]
-
-    def at(self, position: int, count: int) -> int:
-        """The first mark at or behind a position, as a number."""
-        return bisect_left(self.offsets, position, 0, count)
 
     def length(self, number: int) -> int:
         """How long the line is, without its newline."""

@@ -3,7 +3,7 @@
 `dataclass(frozen=True, slots=True)` compiles six functions for every class, and there are some
 forty: half of the time that importing the package took. And its instances take three times as long
 to make. Here only `__init__` is compiled; that nobody changes a value is for the type checker to
-see. What callers get is frozen in earnest (`records`, `changes`).
+see. Those of `records` and `changes`, which callers get to keep, are frozen in earnest.
 """
 
 from __future__ import annotations

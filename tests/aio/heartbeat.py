@@ -90,8 +90,8 @@ def _be_busy(stop: threading.Event) -> None:
 
 
 async def opening(folder: Path, size: int) -> Pulse:
-    """A session of so many bytes is opened."""
-    path = _written(folder, size)
+    """A session of four times so many bytes is opened: that is over soon."""
+    path = _written(folder, 4 * size)
     session = Session(path)
     found = await pulse(session.open())
     await session.close()

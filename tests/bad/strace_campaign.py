@@ -34,8 +34,8 @@ from crash.operations import OPERATIONS
 from crash.scene import Scene, Setting, Snapshot, naive_fold, read, view
 
 CALLS = (
-    "write", "pwrite64", "rename", "linkat,link", "unlink", "fsync", "fdatasync", "ftruncate",
-    "openat",
+    "write", "pwrite64", "copy_file_range", "rename", "linkat,link", "unlink", "fsync",
+    "fdatasync", "ftruncate", "openat",
 )  # fmt: skip
 """What is killed or refused; where glibc has two calls for one, both."""
 

@@ -303,7 +303,8 @@ class Campaign:
 
 def _changes_the_session(call: Call) -> bool:
     return call.name in (
-        "write", "pwrite", "ftruncate", "replace", "rename", "link", "unlink", "remove",
+        "write", "pwrite", "copy_file_range", "ftruncate", "replace", "rename", "link", "unlink",
+        "remove",
     )  # fmt: skip
 
 
@@ -331,6 +332,7 @@ def _out_of_order(calls: list[Call], *, power: bool) -> Iterator[str]:
         rules += [
             ("announce", first("pwrite", is_lock), "replace", swapped),
             ("fill", first("write", temporary), "sync", filled),
+            ("copy", first("copy_file_range", temporary), "sync", filled),
             ("sync", filled, "replace", swapped),
             ("replace", swapped, "publish", published),
         ]

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 CHANGING = (
-    "open", "write", "pwrite", "ftruncate", "replace", "rename", "link", "unlink", "remove",
-    "fsync", "fdatasync", "fchmod", "fchown", "close",
+    "open", "write", "pwrite", "copy_file_range", "ftruncate", "replace", "rename", "link",
+    "unlink", "remove", "fsync", "fdatasync", "fchmod", "fchown", "close",
 )  # fmt: skip
 READING = ("stat", "fstat", "pread", "listdir")
-WRITES = ("write", "pwrite")
+WRITES = ("write", "pwrite", "copy_file_range")
 
 _real = {name: getattr(os, name) for name in CHANGING + READING}
 _flock = fcntl.flock
@@ -117,13 +117,13 @@ class Shim:
                     real(*args, **options)
                 die()
             case "die in" if name in WRITES:
-                real(args[0], bytes(args[1])[: plan.part], *args[2:])
+                _in_part(name, real, args, plan.part)
                 die()
             case "fail":
                 raise OSError(plan.error, os.strerror(plan.error))
             case "fail in" if name in WRITES:
                 self._failing, self._failing_name = plan, name
-                done = real(args[0], bytes(args[1])[: plan.part], *args[2:])
+                done = _in_part(name, real, args, plan.part)
                 if plan.foreign:
                     append_foreign(self._path, plan.foreign)
                 return done
@@ -132,9 +132,13 @@ class Shim:
         return real(*args, **options)
 
     def _noted(self, number: int, name: str, args: tuple[Any, ...]) -> Call:
-        length = len(args[1]) if name in WRITES else 0
+        length, target = 0, args[0]
+        if name == "copy_file_range":
+            _, target, length, *_ = args
+        elif name in WRITES:
+            length = len(args[1])
         free = self._watch_lock and name != "flock" and self._lock_is_free()
-        return Call(number, name, length, _target(args[0]), free)
+        return Call(number, name, length, _target(target), free)
 
     def _lock_is_free(self) -> bool:
         """Whether somebody else could take the lock now, at its path."""
@@ -149,6 +153,14 @@ class Shim:
         finally:
             _real["close"](fd)
         return True
+
+
+def _in_part(name: str, real: Callable[..., Any], args: tuple[Any, ...], part: int) -> Any:
+    """Write only so many bytes."""
+    if name == "copy_file_range":
+        source, target, _, *rest = args
+        return real(source, target, part, *rest)
+    return real(args[0], bytes(args[1])[:part], *args[2:])
 
 
 def _refuse_link(*_: Any, **__: Any) -> None:

@@ -87,6 +87,17 @@ class Recorder(Shim):
         data = bytes(data)
         return (lambda count: self._write(fd, at, data[:count])) if fd in self else None
 
+    def _note_copy_file_range(
+        self, source: int, target: int, length: int, offset: int
+    ) -> Callable[[int], None] | None:
+        data = _real["pread"](source, length, offset)
+
+        def finish(count: int) -> None:
+            at = os.lseek(target, 0, os.SEEK_CUR) - count
+            self._write(target, at, data[:count])
+
+        return finish if target in self else None
+
     def _note_ftruncate(self, fd: int, length: int) -> Callable[[None], None] | None:
         def finish(_: None) -> None:
             modified = _real["fstat"](fd).st_mtime_ns

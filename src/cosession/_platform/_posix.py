@@ -71,6 +71,24 @@ def pwrite(fd: int, data: bytes, offset: int) -> int:
     return os.pwrite(fd, data, offset)
 
 
+if sys.platform == "linux":
+
+    def copy_range(source: int, target: int, length: int, offset: int) -> int:
+        """Copy bytes of one open file to another one's position without reading them.
+
+        How many; 0 where that can't be done, for whatever reason: reading and writing them tells.
+        """
+        try:
+            return os.copy_file_range(source, target, length, offset)
+        except OSError:
+            return 0
+
+else:
+
+    def copy_range(source: int, target: int, length: int, offset: int) -> int:
+        return 0
+
+
 def truncate(fd: int, path: str, length: int) -> None:
     os.ftruncate(fd, length)
 

@@ -134,6 +134,10 @@ def pwrite(fd: int, data: bytes, offset: int) -> int:
     return os.write(fd, data)
 
 
+def copy_range(source: int, target: int, length: int, offset: int) -> int:
+    return 0
+
+
 def truncate(fd: int, path: str, length: int) -> None:
     """Cut a file that `fd`, maybe open for appending only, has open at `path`."""
     writable = open_file(path, os.O_RDWR)
