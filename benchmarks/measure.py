@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 WORKER = Path(__file__).with_name("worker.py")
-LONGEST = 180.0
+LONGEST = 300.0
 """Seconds after which a worker is given up."""
 HEAD_START = 0.02
 """Seconds from the word to the beginning, so that all have heard it."""
@@ -123,6 +123,13 @@ class Team:
             return worker.ask(job, **request)
         finally:
             worker.end()
+
+    def assemble(self, count: int, job: str, **request: Any) -> None:
+        """Have so many processes, each of which has done this job: so its imports are done."""
+        for worker in self.workers(count):
+            worker.tell(job=job, **request)
+        for worker in self.workers(count):
+            worker.hear()
 
     def together(self, job: str, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Have jobs done that begin at the same moment, each by a process of its own."""

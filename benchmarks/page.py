@@ -11,22 +11,28 @@ PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
+CAPTIONS = {
+    "throughput": "Messages per second, by the number of processes",
+    "latency": "How long an append takes, by percentile",
+    "opening": "Seconds to open a session, by its size",
+    "growing": "What an append costs, by the size of the session",
+}
+
+
 def write(report: Report, place: Place, page: Path = PAGE) -> None:
     """Put the tables between the marks, and the plots in the folder beside the page."""
     from plots import draw
 
+    drawn = draw(report, page.with_suffix(""))
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    draw(report, page.with_suffix(""))
-    page.write_text(f"{before}{BEGIN}\n{_figures(report, place)}\n{END}{after}", encoding="utf-8")
-
-
-def _figures(report: Report, place: Place) -> str:
     parts = [
         "\n".join(f"- {line}" for line in place.lines()),
         report.summary(),
+        *(f"![{CAPTIONS[plot.stem]}]({page.stem}/{plot.name})" for plot in drawn),
         "Appends that block their thread, for programs without an event loop:",
         report.blocking_summary(),
         report.details(),
     ]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    figures = "\n\n".join(part.strip() for part in parts)
+    page.write_text(f"{before}{BEGIN}\n\n{figures}\n\n{END}{after}", encoding="utf-8")

@@ -45,7 +45,7 @@ class Report:
                     mark_of([met for _, met in goals]),
                 ]
             )
-        return table(rows, left=(0, 2, 5))
+        return table(rows, left=(0, 2, 5)) if len(rows) > 1 else ""
 
     def blocking_summary(self) -> str:
         """The same for appends that block their thread, which only some programs can use."""

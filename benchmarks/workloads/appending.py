@@ -67,6 +67,12 @@ class Appending(Workload):
         alone = self.coroutines > 1 and contender.blocks and not contender.bare
         return able and self.durability in contender.durabilities and not alone
 
+    def prepare(self, stage: Stage) -> None:
+        stage.team.ask("create", path=stage.kept("first"), durability=self.durability)
+        stage.team.assemble(
+            self.processes, "create", path=stage.kept("first"), durability=self.durability
+        )
+
     def measure(self, stage: Stage) -> Sample:
         stage.team.ask("create", path=stage.path, durability=self.durability)
         request = {
