@@ -309,10 +309,11 @@ def test_closing_the_session_ends_a_blocking_follower(tmp_path: Path) -> None:
     session = BlockingSession(tmp_path / "context.jsonl")
     session.open()
     ended: list[BaseException] = []
+    changes = session.follow()  # here, and not on the thread: it may be late
 
     def follow() -> None:
         try:
-            for _ in session.follow():
+            for _ in changes:
                 pass
         except SessionClosed as error:
             ended.append(error)
