@@ -441,7 +441,7 @@ class SessionBase(Generic[T]):
 
     def _add(self, messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]]) -> Add:
         """Encode one message or several, before any lock is taken."""
-        if type(messages) is not dict and _are_many(messages):
+        if _are_many(messages):
             return Add(tuple(self._encode(m, i) for i, m in enumerate(messages)))
         return Add((self._encode(messages),))
 
