@@ -166,3 +166,20 @@ def test_plots_are_drawn(tmp_path: Path) -> None:
     drawn = {path.name: path.read_text("utf-8") for path in plots.iterdir()}
     assert set(drawn) == {"latency.svg", "growing.svg"}
     assert all(">cosession</text>" in picture for picture in drawn.values())
+
+
+def test_figures_take_the_place_of_older_ones_and_nothing_else(tmp_path: Path) -> None:
+    """What is outside of the marks stays; a page without marks is left alone."""
+    page = tmp_path / "page.md"
+    put = "import sys, pathlib, page; page.put(pathlib.Path(sys.argv[1]), sys.argv[2:])"
+    command = [sys.executable, "-c", put, str(page)]
+    page.write_text("before\n<!-- figures: begin -->\nold\n<!-- figures: end -->\nafter\n", "utf-8")
+    subprocess.run([*command, "new", "newer"], cwd=BENCHMARKS, check=True, timeout=60)
+    begin, end = "<!-- figures: begin -->", "<!-- figures: end -->"
+    assert page.read_text("utf-8") == f"before\n{begin}\n\nnew\n\nnewer\n\n{end}\nafter\n"
+    page.write_text("no marks\n", "utf-8")
+    refused = subprocess.run(
+        [*command, "new"], cwd=BENCHMARKS, check=False, timeout=60, capture_output=True, text=True
+    )
+    assert "no place for figures" in refused.stderr
+    assert page.read_text("utf-8") == "no marks\n"
