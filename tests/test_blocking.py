@@ -231,10 +231,11 @@ async def test_a_slow_sync_doesnt_block_the_loop(
 ) -> None:
     """While the disk takes its time to sync, the event loop goes on."""
     heart = Heart()
-    sync = _platform.sync_data
+    sync, syncing = _platform.sync_data, threading.Event()
 
     def slow(fd: int) -> None:
         assert threading.current_thread() is not threading.main_thread()
+        syncing.set()
         time.sleep(0.3)
         sync(fd)
 
@@ -248,7 +249,8 @@ async def test_a_slow_sync_doesnt_block_the_loop(
             await session.clear()
         else:
             pending = asyncio.ensure_future(session.append(user("b")))
-            await asyncio.sleep(0.01)
+            while not (syncing.is_set() or pending.done()):
+                await asyncio.sleep(0.001)
             if name == "close":
                 await session.close()
             await asyncio.gather(pending, return_exceptions=True)
