@@ -329,17 +329,6 @@ class SessionBase(Generic[T]):
         """Import what messages need, and make the codec. Takes a while; on any thread."""
         _ = self._codec
 
-    def _needs_codec(
-        self, messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]]
-    ) -> bool:
-        """Whether the codec has to be made to encode these: not for plain data."""
-        if self._codec_ is not None:
-            return False
-        if self._message_type is not None:
-            return True
-        many = messages if _are_many(messages) else (messages,)
-        return any(encode_plain(message) is None for message in many)
-
     # ---- requests ---------------------------------------------------------------------------
 
     def _request(self, name: str, expect: Revision | None, *steps: Step) -> Request:
@@ -444,6 +433,18 @@ class SessionBase(Generic[T]):
         if _are_many(messages):
             return Add(tuple(self._encode(m, i) for i, m in enumerate(messages)))
         return Add((self._encode(messages),))
+
+    def _add_at_once(
+        self, messages: T | Mapping[str, Any] | Sequence[T | Mapping[str, Any]]
+    ) -> Add | None:
+        """The same; None if the codec has to be made for it, which takes a while."""
+        if self._codec_ is not None:
+            return self._add(messages)
+        if self._message_type is not None:
+            return None
+        many = messages if _are_many(messages) else (messages,)
+        lines = [line for message in many if (line := encode_plain(message)) is not None]
+        return Add(tuple(lines)) if len(lines) == len(many) else None
 
     def _encode(self, message: object, index: int | None = None) -> bytes:
         if self._codec_ is None and self._message_type is None:

@@ -234,9 +234,10 @@ class Session(SessionBase[T], Generic[T]):
             Conflict: Messages came in since `expect`. Nothing was written.
             StorageError: The system refuses. What was half done has been undone.
         """
-        if self._needs_codec(messages):
+        add = self._add_at_once(messages)
+        if add is None:
             await asyncio.to_thread(self._make_codec)
-        add = self._add(messages)
+            add = self._add(messages)
         if expect is None and on_conflict == "raise" and not self._turn:
             if timeout is not None:
                 tries_once(timeout)
