@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import cosession.messages  # noqa: F401 - now, and not on a thread that is counted as well
 from cosession import BlockingSession, Message, Session, commits
 
 MESSAGE = {"role": "user", "content": "x" * 370}
