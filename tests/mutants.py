@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from crash.mutants import put_in_place
@@ -187,20 +188,31 @@ def main() -> None:
     sys.exit(not all(results))
 
 
-def _in_a_row(name: str) -> bool:
-    began = time.monotonic()
+def is_caught(name: str) -> bool:
+    """Whether its method catches it, in a process of its own."""
+    return _run(name)[0]
+
+
+def _run(name: str) -> tuple[bool, str]:
+    """Whether it is caught, and what is said about it."""
     child = subprocess.run(
         [sys.executable, "-m", "mutants", name],
+        cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         check=False,
         timeout=600,
     )
     said = child.stdout.strip().splitlines() or child.stderr.strip().splitlines()[-1:] or [""]
-    caught = child.returncode == 0
+    return child.returncode == 0, said[0]
+
+
+def _in_a_row(name: str) -> bool:
+    began = time.monotonic()
+    caught, said = _run(name)
     seconds = time.monotonic() - began
     method = MUTANTS[name].method
-    by = said[0].replace("|", "/")[:110]
+    by = said.replace("|", "/")[:110]
     print(f"| {method} | {name} | {'yes' if caught else 'NO'} | {by} | {seconds:.1f} |", flush=True)
     return caught
 
