@@ -61,6 +61,14 @@ MUTANTS = {
     "others' messages in a turn are its own": Mutant(
         "model", "cosession.store:Store._own_so_far", {"if own.turn and (": "if False and ("}
     ),
+    "an append on the spot overlooks a turn": Mutant(
+        "model", "cosession.appending:FileAppender._quick_look", {"or header.turn": ""}
+    ),
+    "an append on the spot overlooks what others wrote": Mutant(
+        "model",
+        "cosession.appending:FileAppender._take_over",
+        {"if state.position + sum(map(len, lines)) == stop": "if True"},
+    ),
     "a rewrite in place is not noticed": Mutant(
         "model", "cosession.reading:bears_mark", {"start = …": "return True"}
     ),
@@ -139,7 +147,12 @@ MUTANTS = {
     "everything is done on the loop": Mutant(
         "heartbeat",
         "cosession.session:Session._lead",
-        {"if operation.settled or (…": "if operation.settled or queue.try_pass():"},
+        {"if self._inline:": "if True:", "queue.try_quick_pass()": "queue.try_pass()"},
+    ),
+    "an append on the spot gives the loop no turn": Mutant(
+        "heartbeat",
+        "cosession.session:Session._append_now",
+        {"or time.monotonic() > self._stays_until": ""},
     ),
     "the file is read on the loop": Mutant(
         "heartbeat",
@@ -147,7 +160,9 @@ MUTANTS = {
         {"await uncancelled(…": "opened.append(self._open_ready())"},
     ),
     "pydantic is imported on the loop": Mutant(
-        "heartbeat", "cosession.session:Session.append", {"if self._needs_codec…": "if False:"}
+        "heartbeat",
+        "cosession.session:Session.append",
+        {"add = self._add_at_once(messages)": "add = self._add(messages)"},
     ),
     "old messages are freed all at once": Mutant(
         "heartbeat", "cosession.history:_Burial.__del__", {"for storage in…": "return\n{line}"}

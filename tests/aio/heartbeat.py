@@ -117,6 +117,18 @@ async def writing(folder: Path, size: int) -> Pulse:
             return await pulse(session.append(user("x" * 1_000_000)))
 
 
+async def appending(folder: Path, size: int) -> Pulse:
+    """A coroutine does nothing but append, and is never in anybody's way."""
+
+    async def append() -> None:
+        for number in range(5000):
+            await session.append(user(str(number)))
+
+    async with Session(folder / "context.jsonl") as session:
+        await session.append(user("first"))
+        return await pulse(append())
+
+
 async def clearing(folder: Path, size: int) -> Pulse:
     """A session whose messages are all decoded is cleared, and they are freed."""
     return await _replacing(folder, size, lambda session: session.clear())
@@ -160,6 +172,7 @@ MEASURED = {
     "opening": opening,
     "waiting": waiting,
     "writing": writing,
+    "appending": appending,
     "clearing": clearing,
     "reverting": reverting,
 }

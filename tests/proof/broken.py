@@ -130,6 +130,9 @@ _POWER = {
 }
 
 _OTHERS = {
+    "an append on the spot overlooks a turn": (6,),
+    "an append on the spot overlooks what others wrote": (4,),
+    "an append on the spot gives the loop no turn": (9,),
     "expect is not looked at": (5,),
     "token counts are conflicts": (5,),
     "a turn conflicts with itself": (5, 6),
@@ -168,7 +171,7 @@ _OTHERS_METHODS = {
 _BAD = {
     "a failed unlock leaves the lock": (12,),
     "a failed close denies a replace": (12,),
-    "bytes written nobody knows where are not looked for": (1, 12),
+    "bytes just written are not looked for": (1, 12),
     "a fork that is refused stays": (1, 12),
     "one write for each record (strace)": (1,),
     "replaced before the old file is kept (strace)": (2,),
