@@ -106,7 +106,12 @@ MUTANTS = {
     ),
     # ---- what is left after a storm ---------------------------------------------------------
     "unlocked before it is published": Mutant(
-        "storm", _APPEND, {"files.write_all(fd, data…": "{line}\nself.lock.release()"}
+        "storm",
+        _APPEND,
+        {
+            "files.write_all(fd, data…": "{line}\nself.lock.release()\n"
+            "import time; time.sleep(0.002)"
+        },
     ),
     "an old file is not kept": Mutant(
         "storm",

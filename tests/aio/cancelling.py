@@ -301,10 +301,13 @@ async def _look(
         assert now == marks[-1]
     act.tidy(scene)
     assert (scene.other.holder, scene.other.interrupted) == (None, None)
+    await session.refresh()
+    count = len(session.history)
     await session.append(user("next"), timeout=BOUND)
     assert_memory_is_file(session)
     scene.other.append(user("and next"), timeout=BOUND)
     await session.refresh()
+    assert len(session.history) == count + 2, "what was cancelled happens all the same, later"
     assert session.revision == scene.other.revision
     assert_memory_is_file(session)
     assert not [name for name in os.listdir(scene.folder) if name.endswith(".tmp")]
@@ -342,12 +345,13 @@ def with_mutant(name: str) -> list[str]:
     other = Other()
     try:
         for act in ACTS:
-            for holds in (0.0, 0.004):
+            for holds, delay in ((0.0, None), (0.0, 0.0005), (0.004, None), (0.004, 0.002)):
                 with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
                     work = cancel_everywhere(
                         act,
                         Path(folder),
                         durability="process" if holds else "power",
+                        delay=delay,
                         held=partial(other.holding, seconds=holds),
                     )
                     try:

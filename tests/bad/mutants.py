@@ -66,7 +66,7 @@ MUTANTS = {
         "errors",
         "cosession.files:put_in_place",
         {"with suppress(OSError):": "if True:"},
-        f"{_FAULTS}[fork]",
+        "test_faults.py::test_every_error_at_every_call[fork-process]",
     ),
     # ---- strace -----------------------------------------------------------------------------
     "one write for each record (strace)": Caught(
@@ -115,7 +115,7 @@ MUTANTS = {
     ),
     "a fold forgets where it was": Caught(
         "fuzzing",
-        "cosession.state:State.fold",
+        "cosession.state:State._sort",
         {"offset = self.position": "offset = 0"},
         f"{_FUZZ}::test_a_fold_is_the_same_wherever_it_is_split",
     ),

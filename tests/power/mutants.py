@@ -87,7 +87,7 @@ MUTANTS = {
         "cosession.repair:_has_gap", {"elif missing": "elif False"}, "append-many", "power"
     ),
     "boot not looked at": Mutant(
-        "cosession.healing:FileHealer._survey",
+        "cosession.healing:FileHealer._is_settled",
         {"and header.boot == self._boot": ""},
         "append-many",
         "process",
