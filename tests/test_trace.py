@@ -206,7 +206,7 @@ def test_a_commit_says_since_when_it_waited(path: Path, log: Path) -> None:
         session.append(user("c"))
     free, waited, free_again = events(log, "commit")[-3:]
     assert "asked" not in free
-    assert began <= waited["asked"] <= released - 50_000
+    assert began <= waited["asked"] <= released - 45_000  # a few tries in a row are one
     assert released <= waited["took"] <= waited["until"]
     assert "asked" not in free_again
 
