@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import cosession.messages  # noqa: F401 - the first message would wait for it
 from cosession import BlockingSession, Session
 from cosession.changes import Appended
 
