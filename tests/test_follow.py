@@ -271,6 +271,10 @@ async def test_a_turn_is_told_around_what_it_brings(tmp_path: Path, kind: Kind) 
         codes = [await asyncio.to_thread(writer.wait, BOUND) for writer in writers]
         assert codes == [0, 0, 0]
         await told.until(lambda: len(told.messages) == 3 * 16 * 7)
+        # Those may all have been over between two looks. This one waits to be seen.
+        async with Session(path) as session, session.turn("seen") as turn:
+            await turn.append(user("seen"))
+            await told.until(lambda: len(told.messages) == 3 * 16 * 7 + 1)
     on = ""
     turns: list[str] = []
     during: dict[str, set[str]] = {}
@@ -286,9 +290,19 @@ async def test_a_turn_is_told_around_what_it_brings(tmp_path: Path, kind: Kind) 
             case Appended(records):
                 for message in records:
                     during.setdefault(message.content, set()).add(on)
-    assert turns
+    assert "seen" in turns
     assert len(set(turns)) == len(turns)
     assert [during[turn] for turn in turns] == [{turn} for turn in turns]
+
+
+def test_what_a_turn_brought_before_it_was_seen_is_told_while_it_is_on(tmp_path: Path) -> None:
+    """The look that finds a turn sees no further than to its beginning: another one follows."""
+    path = tmp_path / "context.jsonl"
+    with BlockingSession(path) as session, BlockingSession(path) as other:
+        changes = session.follow(timeout=0)
+        with other.turn() as turn:
+            turn.append(user("a"))
+            assert [type(change) for change in changes] == [TurnBegan, Appended]
 
 
 def test_a_blocking_follower_ends_when_nothing_comes(tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ class Follower:
             match change:
                 case TurnBegan(card):
                     self._turn = card
+                    self._traces = None  # what it has brought already was not looked at
                 case TurnEnded():
                     self._turn = None
         found, self._found = self._found, []

@@ -205,6 +205,7 @@ _PROOF = {
     "nobody heeds a turn": ("turns", (6,)),
     "nobody is told of a conflict": ("conflicts", (5,)),
     "changes are told twice": ("followers", (3,)),
+    "a turn that was found is not looked into": ("followers", (3,)),
     "damaged lines are dropped by a replace": ("foreign lines", (2, 11)),
     "new files are everybody's": ("hostile places", (14,)),
     "modes are not kept": ("hostile places", (14,)),

@@ -116,6 +116,16 @@ def _told_twice(real: Any) -> object:
     return take
 
 
+def _looks_once(real: Any) -> object:
+    def take(follower: Any) -> list[Any]:
+        traces = follower._traces
+        found: list[Any] = real(follower)
+        follower._traces = traces
+        return found
+
+    return take
+
+
 # ---- old programs, private files ----------------------------------------------------------------
 
 
@@ -217,6 +227,11 @@ MUTANTS = {
         "cosession.follow:Follower.take",
         _told_twice,
         "tests/test_follow.py::test_every_kind_of_change_is_told_once",
+    ),
+    "a turn that was found is not looked into": Mutant(
+        "cosession.follow:Follower.take",
+        _looks_once,
+        "tests/test_follow.py::test_what_a_turn_brought_before_it_was_seen_is_told_while_it_is_on",
     ),
     # ---- old programs, private files --------------------------------------------------------
     "damaged lines are dropped by a replace": Mutant(

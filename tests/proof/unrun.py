@@ -47,6 +47,7 @@ REASONS: dict[tuple[str, str], str] = {
     ("follow.py", "Follower._compare"): INTERRUPTED,
     ("follow.py", "Follower._mend"): RARE,
     ("follow.py", "_traces"): RARE,
+    ("follow.py", "_watching.end"): RARE,
     ("findings.py", ""): ODD,
     ("header.py", "pack"): "a header announces an append, a replace or nothing",
     ("history.py", "MessageLog._note_broken"): INTERRUPTED,
