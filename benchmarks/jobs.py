@@ -129,12 +129,13 @@ async def check(contender: Kind, line: Line, *, path: str, writers: list[dict[st
 async def have_history(contender: Kind, line: Line, *, path: str, small: str) -> Any:
     """Open a file and have its messages; first a small one, which imports what is needed.
 
-    A history is usable when the last message and one in the middle have been looked at.
+    A session is open when its last message has been looked at, and its history usable when it is
+    known how many there are, and one in the middle has been looked at as well.
     """
     await _open_and_have(contender, small)
     at_first = peak_memory()
     figures = await _open_and_have(contender, path)
-    for name in ("memory_usable", "memory_models"):
+    for name in ("memory_open", "memory_usable", "memory_models"):
         if name in figures:
             figures[name] -= at_first
     return figures
@@ -145,9 +146,11 @@ async def _open_and_have(contender: Kind, path: str) -> dict[str, Any]:
     store = contender(path, "os")
     await store.open()
     history = await store.usable()
-    _ = history[-1], history[len(history) // 2]
-    usable = now() - begun
-    figures = {"count": len(history), "usable": usable / 1e9, "memory_usable": peak_memory()}
+    _ = history[-1]
+    figures: dict[str, Any] = {"open": (now() - begun) / 1e9, "memory_open": peak_memory()}
+    _ = history[len(history) // 2]
+    figures |= {"usable": (now() - begun) / 1e9, "memory_usable": peak_memory()}
+    figures["count"] = len(history)
     if contender.can("models"):
         count = await store.models()
         assert count == len(history)
@@ -273,7 +276,59 @@ async def grow(
     return {"histogram": Histogram.of(writer.durations).to_json(), "writers": [writer.report()]}
 
 
+async def catch_up(contender: Kind, line: Line, *, path: str, size: int, times: int) -> Any:
+    """Open a large file twice; one handle appends, the other one catches up.
+
+    How long either took each time, and by how many bytes the process has grown meanwhile, if the
+    system says how large it is.
+    """
+    store, other = contender(path, "os"), contender(path, "os")
+    await store.open()
+    await other.open()
+    writer = Writer(store, 1, size)
+    for _ in range(100):  # what is imported and made once
+        await writer.append()
+        await other.catch_up()
+        _ = (await other.usable())[-1]
+    writer.durations.clear()
+    before, catching = resident(), []
+    for _ in range(times):
+        await writer.append()
+        begun = now()
+        await other.catch_up()
+        catching.append(now() - begun)
+    after = resident()
+    await store.close()
+    await other.close()
+    return {
+        "catching": Histogram.of(catching).to_json(),
+        "appending": Histogram.of(writer.durations).to_json(),
+        "grown": None if before is None or after is None else after - before,
+        "writers": [writer.report()],
+    }
+
+
+def resident() -> int | None:
+    """Bytes of memory that this process has now; `None` where the system doesn't say."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
+
+
 JOBS: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
     job.__name__: job
-    for job in (create, fill, append, check, have_history, revert, hold, append_beside, grow)
+    for job in (
+        create,
+        fill,
+        append,
+        check,
+        have_history,
+        revert,
+        hold,
+        append_beside,
+        grow,
+        catch_up,
+    )
 }

@@ -29,7 +29,7 @@ def draw(report: Report, folder: Path) -> list[Path]:
     made = []
     for series, axis, name in (
         (SERIES[0], "messages per second", "throughput"),
-        (SERIES[1], "seconds until the history is usable", "opening"),
+        (SERIES[1], "seconds until the last message is there", "opening"),
         (SERIES[2], "ms for an append, p50", "growing"),
     ):
         members = report.members(series)

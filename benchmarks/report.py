@@ -137,7 +137,8 @@ class Report:
         """Everybody's figures in every workload."""
         parts = []
         for workload in self.workloads:
-            if workload.questions and self.outcomes.get(workload.name):
+            shown = workload.questions or not workload.series
+            if shown and self.outcomes.get(workload.name):
                 parts.append(f"### {workload.title}\n\n{workload.text}\n\n{self._detail(workload)}")
         parts += [self._series(series) for series in SERIES if self.members(series)]
         return "\n".join(parts)

@@ -36,7 +36,7 @@ SERIES = (
         "processes", "Throughput, by the number of processes, os", "messages per second", RATE,
         "{:g}".format,
     ),
-    Series("open", "Opening, by size", "seconds until the history is usable", SECONDS, bytes_of),
+    Series("open", "Opening, by size", "s until the last message is there", SECONDS, bytes_of),
     Series(
         "grown", "The cost of an append, by what is there already", "p50, ms", COST, bytes_of
     ),

@@ -52,7 +52,10 @@ class Contender:
     largest: ClassVar[int] = 10_000_000
     """The largest file, in bytes, that is made to see what an append to it costs."""
     startup: ClassVar[str | None] = None
-    """A program that opens the session named by its argument, has its messages, and ends."""
+    """A program that opens the session named by its argument and ends.
+
+    If another argument says `all`, it has all messages in between; some have to read them anyway.
+    """
 
     def __init__(self, path: str, durability: Durability) -> None:
         self.path = path
@@ -81,6 +84,10 @@ class Contender:
 
         Whoever keeps the messages in memory has them: `usable` was called before.
         """
+        raise NotImplementedError
+
+    async def catch_up(self) -> None:
+        """Have what others have appended since."""
         raise NotImplementedError
 
     def hold(self) -> AbstractContextManager[object]:

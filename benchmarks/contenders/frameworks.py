@@ -13,14 +13,18 @@ START_AGENTS = """
 import asyncio, sys
 from agents import SQLiteSession
 async def main():
-    len(await SQLiteSession("session", sys.argv[1]).get_items())
+    session = SQLiteSession("session", sys.argv[1])
+    if sys.argv[2] == "all":
+        len(await session.get_items())
 asyncio.run(main())
 """
 START_LANGCHAIN = """
 import asyncio, sys
 from langchain_community.chat_message_histories import FileChatMessageHistory
 async def main():
-    len(FileChatMessageHistory(sys.argv[1]).messages)
+    history = FileChatMessageHistory(sys.argv[1])
+    if sys.argv[2] == "all":
+        len(history.messages)
 asyncio.run(main())
 """
 

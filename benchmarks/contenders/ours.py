@@ -15,14 +15,16 @@ import asyncio, sys
 from cosession import Session
 async def main():
     async with Session(sys.argv[1]) as session:
-        len(session.history)
+        if sys.argv[2] == "all":
+            len(session.history)
 asyncio.run(main())
 """
 START_BLOCKING = """
 import sys
 from cosession import BlockingSession
 with BlockingSession(sys.argv[1]) as session:
-    len(session.history)
+    if sys.argv[2] == "all":
+        len(session.history)
 """
 
 
@@ -76,6 +78,9 @@ class Asynchronous(Ours):
     async def revert(self, kept: int) -> None:
         await self.session.revert_to(0)
 
+    async def catch_up(self) -> None:
+        await self.session.refresh()
+
 
 class Plain(Ours, Blocking):
     title = "cosession, BlockingSession"
@@ -101,3 +106,6 @@ class Plain(Ours, Blocking):
 
     async def revert(self, kept: int) -> None:
         self.session.revert_to(0)
+
+    async def catch_up(self) -> None:
+        self.session.refresh()

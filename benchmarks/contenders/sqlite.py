@@ -20,14 +20,16 @@ START = """
 import asyncio, sqlite3, sys
 async def main():
     database = sqlite3.connect(sys.argv[1])
-    len(database.execute("SELECT body FROM messages ORDER BY id").fetchall())
+    if sys.argv[2] == "all":
+        len(database.execute("SELECT body FROM messages ORDER BY id").fetchall())
 asyncio.run(main())
 """
 START_AIO = """
 import aiosqlite, asyncio, sys
 async def main():
     async with aiosqlite.connect(sys.argv[1]) as database:
-        len(await database.execute_fetchall("SELECT body FROM messages ORDER BY id"))
+        if sys.argv[2] == "all":
+            len(await database.execute_fetchall("SELECT body FROM messages ORDER BY id"))
 asyncio.run(main())
 """
 

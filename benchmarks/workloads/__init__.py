@@ -16,7 +16,8 @@ def workloads(effort: Effort) -> list[Workload]:
     return [
         *appending(effort),
         *scaling(effort),
-        Starting(effort),
+        Starting(effort, "open"),
+        Starting(effort, "all"),
         WakeUp(effort),
         StallBehindLock(effort),
         StallInWrite(effort),

@@ -45,6 +45,47 @@ class Growing(Workload):
         )
 
 
-def growing(effort: Effort) -> list[Growing]:
-    """From small to large."""
-    return [Growing(size) for size in effort.grown]
+class Catching(Workload):
+    """A handle of a large session catches up with what another one has appended."""
+
+    text = (
+        "Two handles of one process have opened a session of that size; the opening doesn't count. "
+        "One appends a message, the other one catches up with it, again and again. Memory is by "
+        "how many bytes the process has grown for each byte that was appended, for both handles "
+        "together."
+    )
+    columns = (
+        Column("cost", "catching up, p50", "ms", 3),
+        Column("append", "append, p50", "ms", 3),
+        Column("memory", "memory / new bytes"),
+    )
+    times = 3000
+    rounds = 1
+
+    def __init__(self, size: int) -> None:
+        self.name = f"catch-{size}"
+        self.title = f"catching up in a session of {size / 1e6:g} MB, os"
+        self.size = size
+
+    def enters(self, contender: type[Contender]) -> bool:
+        able = contender.can("catch_up") and contender.can("fill")
+        return able and self.size <= contender.largest
+
+    def measure(self, stage: Stage) -> Sample:
+        size = min(self.size, FILLING)
+        stage.team.ask("fill", path=stage.path, count=self.size // size, size=size)
+        done = stage.team.ask_newcomer("catch_up", path=stage.path, size=SIZE, times=self.times)
+        clean = stage.check([filled(self.size // size, size), *done["writers"]])
+        figures = {
+            "cost": Histogram(done["catching"]).quantile(0.5),
+            "append": Histogram(done["appending"]).quantile(0.5),
+        }
+        if done["grown"] is not None:
+            figures["memory"] = done["grown"] / (self.times * SIZE)
+        return Sample(figures, clean)
+
+
+def growing(effort: Effort) -> list[Workload]:
+    """From small to large, and the largest and the smallest once more for who catches up."""
+    ends = (effort.grown[0], effort.grown[-1])
+    return [*(Growing(size) for size in effort.grown), *(Catching(size) for size in ends)]

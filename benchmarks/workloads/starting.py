@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from typing import Literal
 
 from contenders.base import Contender
 from measure import Failed
@@ -16,22 +17,24 @@ ELAPSED = Column("elapsed", "time", "ms")
 
 
 class Starting(Workload):
-    """Python starts, imports, opens a session, and ends."""
+    """Python starts, imports, opens a session, perhaps has its messages, and ends."""
 
-    name = "start"
-    title = "a whole process: import, open 1 MB, exit"
-    text = (
-        "From before Python is started until it has ended: it imports the contender, opens a "
-        "session of 1 MB, asks for its messages, and that is all. The bare one imports asyncio, "
-        "runs an event loop, and opens nothing."
-    )
     columns = (ELAPSED,)
-    questions = (
-        Question(title, ELAPSED, more_is_better=False, goals=(Goal("elapsed", "≤", 1.3, "limit"),)),
-    )
 
-    def __init__(self, effort: Effort) -> None:
+    def __init__(self, effort: Effort, what: Literal["open", "all"]) -> None:
         self.rounds = effort.rounds
+        self.what = what
+        self.name = "start" if what == "open" else "start-all"
+        opens = "open 1 MB" if what == "open" else "have all messages of 1 MB"
+        self.title = f"a whole process: import, {opens}, exit"
+        more = ", asks how many messages it has," if what == "all" else ""
+        self.text = (
+            "From before Python is started until it has ended: it imports the contender, opens a "
+            f"session of 1 MB{more} and that is all. The bare one imports asyncio, runs an event "
+            "loop, and opens nothing."
+        )
+        goals = (Goal("elapsed", "≤", 1.3, "limit"),) if what == "open" else ()
+        self.questions = (Question(self.title, ELAPSED, more_is_better=False, goals=goals),)
 
     def enters(self, contender: type[Contender]) -> bool:
         return contender.startup is not None and not contender.in_threads
@@ -47,7 +50,7 @@ class Starting(Workload):
 
     def _run(self, stage: Stage) -> None:
         assert stage.contender.startup is not None
-        command = [sys.executable, "-c", stage.contender.startup, stage.kept("session")]
+        command = [sys.executable, "-c", stage.contender.startup, stage.kept("session"), self.what]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         if done.returncode:
             raise Failed((done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
+from collections.abc import Iterable
 from itertools import compress
 from typing import Any
 
@@ -101,6 +102,14 @@ class UsualLines:
     """Which of the three each is."""
     numbers: list[int]
     """The counts and the checkpoints' numbers."""
+
+    def places(self, wanted: bytes) -> tuple[Iterable[int], Iterable[int]]:
+        """Where the lines begin whose kinds that table tells, and where those behind them do."""
+        are_wanted = self.kinds.translate(wanted)
+        starts, stops = self.starts[:-1], self.starts[1:]
+        if 0 not in are_wanted:  # which an array copies at once
+            return starts, stops
+        return compress(starts, are_wanted), compress(stops, are_wanted)
 
 
 def usual_lines(data: bytes, offset: int) -> UsualLines | None:

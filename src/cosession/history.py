@@ -16,7 +16,6 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import compress
 from typing import Any, Generic, TypeVar, overload
 
 from .codec import BOM, MESSAGE, Broken, UsualLines
@@ -79,9 +78,9 @@ class MessageLog:
 
     def add_usual(self, lines: UsualLines) -> None:
         """The messages among these lines."""
-        are_messages = lines.kinds.translate(_IS_MESSAGE)
-        self.offsets.extend(compress(lines.starts, are_messages))
-        self._stops.extend(compress(lines.starts[1:], are_messages))
+        starts, stops = lines.places(_IS_MESSAGE)
+        self.offsets.extend(starts)
+        self._stops.extend(stops)
 
     def copy(self, count: int, end: int) -> MessageLog:
         """The first `count` lines with what is decoded of them."""

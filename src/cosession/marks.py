@@ -71,9 +71,9 @@ class MarkLog:
 
     def add_usual(self, lines: UsualLines) -> None:
         """The token counts and checkpoints among these lines."""
-        are_numbers = lines.kinds.translate(_IS_NUMBER)
-        self.offsets.extend(compress(lines.starts, are_numbers))
-        self._stops.extend(compress(lines.starts[1:], are_numbers))
+        starts, stops = lines.places(_IS_NUMBER)
+        self.offsets.extend(starts)
+        self._stops.extend(stops)
         self._kinds += lines.kinds.translate(None, bytes([MESSAGE]))
         self._values.extend(lines.numbers)
 
