@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from typing import Any
+from unittest.mock import patch
 
+import pydantic_core
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from cosession import InvalidMessage
 from cosession.codec import Broken, is_plain
 from cosession.messages import Message, MessageCodec
+from cosession.plain import encode_plain
 
 bounded = settings(max_examples=150, deadline=None, derandomize=True)
 
@@ -93,6 +97,19 @@ def test_the_short_way_writes_and_refuses_what_the_careful_one_does(message: Any
     except ValueError:
         return
     assert encoded(SHORT, valid) == encoded(CAREFUL, valid)
+
+
+@bounded
+@given(messages)
+@example({"role": "user", "content": "a\ud800"})
+@example({"role": "user", "content": '\x00\x1f\x7f\u2028"\\/é', "x": [1e16, -0.0, 1e-7]})
+def test_what_is_written_without_a_model_is_what_the_careful_one_writes(message: Any) -> None:
+    """Also as long as nothing has imported pydantic."""
+    for core in (pydantic_core, None):
+        with patch.dict(sys.modules, {"pydantic_core": core}):
+            line = encode_plain(message)
+        if line is not None:
+            assert (json.loads(line), is_plain(line[:-1])) == encoded(CAREFUL, message)
 
 
 def test_the_short_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,7 +220,8 @@ class InterruptedTurn(InterruptedBase[T]):
 
         Raises:
             TurnOver: Somebody else has settled it.
-            Conflict: A child of the process that died, which has joined the turn, wrote meanwhile.
+            Conflict: A child of the process that died, which has joined the turn, wrote meanwhile,
+                or a program that takes no lock.
         """
         await self._session.refresh()
         request = self._keep_request(close_tool_calls=close_tool_calls)

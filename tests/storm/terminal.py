@@ -281,7 +281,7 @@ class Terminal:
         found = self.session.interrupted
         if found is None:
             return
-        with suppress(TurnOver, StorageError, UnknownRevision, TurnInterrupted):
+        with suppress(Conflict, TurnOver, StorageError, UnknownRevision, TurnInterrupted):
             if self.dice.random() < 0.6:
                 self.wait(found.keep(timeout=PATIENCE))
             else:
