@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from array import array
 from collections.abc import Iterable
-from itertools import compress
+from itertools import accumulate, compress, count
+from operator import add
 from typing import Any
 
 from .values import value
@@ -23,21 +25,18 @@ _TOO_LARGE = 1 << 63
 _PLAIN = re.compile(rb'\{"role": ?"(?!_)[^"\\]*"(?:,.*)?\}', re.DOTALL).fullmatch
 
 _COUNT = rb"(0|[1-9][0-9]{0,17})"
-_NUMBER_RECORD = (
+_NUMBER = re.compile(
     rb'\{"role": ?"_(?:usage", ?"token_count": ?' + _COUNT
     + rb'|checkpoint", ?"id": ?' + _COUNT + rb")\}"
-)  # fmt: skip
+).fullmatch  # fmt: skip
 """A token count or a checkpoint as everybody writes them: nearly all lines that aren't messages."""
-_NUMBER = re.compile(_NUMBER_RECORD).fullmatch
 
 MESSAGE, USAGE, CHECKPOINT, OTHER = range(1, 5)
-"""What a line holds; the numbers of the groups in `_LINES`."""
-_IS_NUMBER = bytes(kind in (USAGE, CHECKPOINT) for kind in range(256))
-_LINES = re.compile(
-    rb'\n(?:(?<=\}\n)(?:(?=\{"role": ?"(?!_)[^"\\\n]*",)()|'
-    + _NUMBER_RECORD + rb"(?=\n))|())"
-).finditer  # fmt: skip
-"""At each line end: does a brace come before it, and what comes behind it?"""
+"""What a line holds."""
+
+_HEAD = len(b'{"role": "assistant", ')
+"""So much of a line mostly tells, and is the same in very many lines."""
+_MESSAGE_HEAD = re.compile(rb'\{"role": ?"(?!_)[^"\\]*",').match
 
 
 @value
@@ -87,9 +86,9 @@ class Broken:
 Record = MessageLine | SystemPrompt | Usage | Checkpoint | Origin | Unknown | Broken
 
 
-def is_plain(line: bytes) -> bool:
-    """Whether the line looks like a message without being parsed."""
-    return _PLAIN(line) is not None and b"\0" not in line
+def is_plain(data: bytes, start: int = 0, stop: int = sys.maxsize) -> bool:
+    """Whether the line, or the one that is there in the data, looks like a message unparsed."""
+    return _PLAIN(data, start, stop) is not None and data.find(b"\0", start, stop) < 0
 
 
 @value
@@ -114,19 +113,22 @@ class UsualLines:
 
 def usual_lines(data: bytes, offset: int) -> UsualLines | None:
     """Tell whole lines apart in bulk; `None` if one of them has to be looked at by itself."""
-    if b"\0" in data or not data.endswith(b"}\n"):
+    lines = data.split(b"\n")
+    if lines.pop() or b"\0" in data or {line[-1:] for line in lines} != {b"}"}:
         return None
-    found = list(_LINES(b"}\n" + data))
-    kinds = bytes([line.lastindex or 0 for line in found])
-    if kinds.find(OTHER) != len(kinds) - 1:  # the end of the data is another one
-        return None
-    shift = offset - len(b"}")
-    numbers = compress(found, kinds.translate(_IS_NUMBER))
-    return UsualLines(
-        array("Q", [line.start() + shift for line in found]),
-        kinds[:-1],
-        [int(line[line.lastindex or 0]) for line in numbers],
-    )
+    heads = [line[:_HEAD] for line in lines]
+    by_head = {head: MESSAGE if _MESSAGE_HEAD(head) else OTHER for head in set(heads)}
+    kinds = bytearray(map(by_head.__getitem__, heads))
+    numbers: list[int] = []
+    at = -1
+    while (at := kinds.find(OTHER, at + 1)) >= 0:
+        found = _NUMBER(lines[at])
+        if found is None:
+            return None
+        kinds[at] = USAGE if found[1] else CHECKPOINT
+        numbers.append(int(found[1] or found[2]))
+    without_newlines = accumulate(map(len, lines), initial=offset)
+    return UsualLines(array("Q", map(add, without_newlines, count())), bytes(kinds), numbers)
 
 
 def classify(line: bytes) -> Record | None:
