@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 from cosession import BlockingSession, Message
-from cost.probe import LARGE, LINE, MESSAGE
+from cost.probe import LARGE, LINE, MESSAGE, fill
 
 TIMES = 8
 
@@ -141,6 +142,27 @@ def test_what_others_append_costs_what_is_new(tmp_path: Path, name: str) -> None
     found = cost(name, tmp_path)
     assert found.bytes_read < 4 * len(LINE) + 4000 < LARGE / 1000
     assert found.total < 4 * sum(APPEND.values())
+
+
+def test_what_others_append_takes_the_memory_of_what_is_new(tmp_path: Path) -> None:
+    """Neither who appends to a large session nor who follows makes a copy of any of it."""
+    path = tmp_path / "context.jsonl"
+    fill(path)
+    with BlockingSession(path) as one, BlockingSession(path) as other:
+        changes = other.follow(timeout=0)
+        one.append(MESSAGE)
+        assert len(list(changes)) == 1
+        changes = other.follow(timeout=0)
+        tracemalloc.start()
+        try:
+            one.append([MESSAGE] * 10)
+            assert len(list(changes)) == 1
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    # The tables of where lines begin are lengthened in place, which counts as new memory.
+    tables = 4 * 8 * 1.2 * LARGE / len(LINE)
+    assert 10 * len(LINE) < peak < tables + 100_000 < LARGE / 8
 
 
 def test_python_is_called_no_more_often_than_it_has_to_be(tmp_path: Path) -> None:
