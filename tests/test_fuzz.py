@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from bad import mutants
 from bad.soundness import assert_memory_is_file, leftovers
+from conftest import Tally
 from cosession import BlockingSession, CosessionError, healing
 from cosession.codec import Broken, InvalidLine, MessageLine, classify, parse
 from cosession.edits import CutTo, Restore, plan_edit
@@ -244,7 +246,7 @@ def test_a_session_opens_on_any_bytes_and_changes_none(
 
 @pytest.mark.deep
 @pytest.mark.parametrize("target", ["line", "fold", "header", "repair"])
-def test_coverage_guided_fuzzing_finds_nothing(target: str, tmp_path: Path) -> None:
+def test_coverage_guided_fuzzing_finds_nothing(target: str, tmp_path: Path, tally: Tally) -> None:
     """Half a minute of atheris on each target."""
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("atheris is not installed: `uv run --group fuzz pytest …`")
@@ -259,4 +261,6 @@ def test_coverage_guided_fuzzing_finds_nothing(target: str, tmp_path: Path) -> N
     )
     print(done.stderr[-300:])
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "DONE" in done.stderr or "Done" in done.stderr
+    runs = re.search(r"^Done (\d+) runs", done.stderr, re.MULTILINE)
+    assert runs, done.stderr
+    tally(int(runs[1]))

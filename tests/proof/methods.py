@@ -245,6 +245,7 @@ METHODS = {
         "examples",
         (2, 4, 11),
         {"tests/test_fuzz.py": ()},
+        timed=("deep",),
     ),
     "hostile places": Method(
         "names of ours taken by links, pipes, folders, garbage; another user's files; modes; "
