@@ -1,4 +1,4 @@
-"""Where the time of an append goes: to the system, to the encoding, or to the interpreter.
+"""Where the time of an append goes, and that of opening: to the system, or to the interpreter.
 
     uv run python benchmarks/breakdown.py
 
@@ -7,7 +7,7 @@
 2. Then each layer is called by itself, from the inside to the outside. What one takes longer than
    what it calls is its own.
 3. All of them take turns in short rounds, and the lower decile of the rounds counts: what else the
-   machine is at makes rounds slower, never quicker.
+   machine is at makes rounds slower, never quicker. Of opening it is the best of a few.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cosession import BlockingSession, Message, Session
+from pydantic import TypeAdapter
+
+from cosession import BlockingSession, Message, Session, files
+from cosession.messages import MessageCodec
+from cosession.state import State
 
 MESSAGE = {"role": "user", "content": "x" * 370}
 ROUNDS, CALLS = 150, 40
+LARGE, OPENINGS = 100_000_000, 5
 
 
 def system_calls(folder: Path) -> Callable[[], None]:
@@ -108,14 +113,59 @@ async def timed(session: Session[Message]) -> float:
     return (time.perf_counter() - began) / CALLS * 1e6
 
 
+def opening(folder: Path) -> list[tuple[str, float]]:
+    """Seconds for what opening a session of 100 MB takes, each with what comes before it."""
+    path = folder / "large.jsonl"
+    path.write_bytes(MessageCodec(Message).encode(MESSAGE) * (LARGE // 400))
+    validate = TypeAdapter(Message).validate_json
+
+    def pieces() -> Iterator[bytes]:
+        with open(path, "rb", buffering=0) as file:
+            yield from files.read_lines(file.fileno(), 0, path.stat().st_size)
+
+    def index() -> State:
+        state = State()
+        for piece in pieces():
+            state = state.fold(piece)
+        return state
+
+    def opened(use: Callable[[BlockingSession[Message]], object]) -> None:
+        with BlockingSession(path) as session:
+            use(session)
+
+    steps: list[tuple[str, Callable[[], object]]] = [
+        ("reading it in pieces, all of which are kept", lambda: list(pieces())),
+        ("and telling its lines apart: the index", index),
+        ("`BlockingSession.open`", lambda: opened(lambda _: None)),
+        ("and looking at the last message", lambda: opened(lambda session: session.history[-1])),
+        ("and at every message", lambda: opened(lambda session: list(session.history))),
+        (
+            "pydantic's `validate_json` of every line, bare",
+            lambda: [validate(line) for piece in pieces() for line in piece.splitlines()],
+        ),
+    ]
+    rounds = [[duration(step) for _, step in steps] for _ in range(OPENINGS)]
+    return [(name, min(times)) for (name, _), *times in zip(steps, *rounds, strict=True)]
+
+
+def duration(step: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    step()
+    return time.perf_counter() - began
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else ".") as folder:
         rows = asyncio.run(measure(Path(folder)))
+        openings = opening(Path(folder))
     print(f"{platform.system()} {platform.release()}, Python {platform.python_version()}\n")
     print("| | µs | calls of functions |\n|---|--:|--:|")
     for name, times, calls in rows:
         decile = sorted(times)[len(times) // 10]
         print(f"| {name} | {decile:.1f} | {calls or ''} |")
+    print("\n| of a session of 100 MB | ms | MB/s |\n|---|--:|--:|")
+    for name, seconds in openings:
+        print(f"| {name} | {seconds * 1e3:,.0f} | {LARGE / 1e6 / seconds:,.0f} |")
 
 
 if __name__ == "__main__":
