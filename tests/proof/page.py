@@ -128,7 +128,9 @@ def _tried(figures: Figures, name: str, which: str, promise: str) -> str:
     tried = run["by_promise"].get(promise) or run["tried"]
     if run["by_promise"] and promise not in run["by_promise"]:
         return "–"
-    about = "about " if which in METHODS[name].timed else ""
+    about = ""
+    if which in METHODS[name].timed:
+        about, tried = "about ", int(float(f"{tried:.3g}"))
     unit = METHODS[name].unit
     return f"{about}{tried:,} {unit if tried != 1 else unit.removesuffix('s')}"
 
