@@ -7,10 +7,16 @@ import importlib.util
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import mutants as others
+from bad import mutants as bad
 from cosession.testing import clauses
+from crash import mutants as crash
+from crash.mutants import changed
+from power import mutants as power
 from proof import page, running
 from proof.broken import FAMILIES
 from proof.methods import METHODS
@@ -72,6 +78,13 @@ def test_every_broken_variant_was_caught(family: str) -> None:
     for name, variant in variants.items():
         assert variant.breaks, name
         assert {*variant.breaks} <= {*METHODS[variant.method].promises}, name
+
+
+@pytest.mark.parametrize("variants", [crash.MUTANTS, power.MUTANTS, bad.MUTANTS, others.MUTANTS])
+def test_broken_variants_fit_the_code(variants: dict[str, Any]) -> None:
+    """What each of them replaces in a function is still there."""
+    for name, variant in variants.items():
+        changed(name, variant.where, variant.edits)  # LookupError: it has to follow the code
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -70,9 +70,9 @@ class State:
 
     def _sort(self, data: bytes, log: MessageLog, marks: MarkLog) -> None:
         """Look at each line by itself."""
-        start, shift = 0, self.position
+        base, start = self.position, 0
         while (end := data.find(b"\n", start)) >= 0:  # several times as fast as to split long ones
-            offset, stop = shift + start, shift + end + 1
+            offset, stop = base + start, base + end + 1
             if is_plain(data, start, end) or _is_message(data[start:end], offset, stop, marks):
                 log.add(offset, stop)
             start = end + 1

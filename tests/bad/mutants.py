@@ -116,7 +116,7 @@ MUTANTS = {
     "a fold forgets where it was": Caught(
         "fuzzing",
         "cosession.state:State._sort",
-        {"offset = self.position": "offset = 0"},
+        {"base, start = self.position, 0": "base, start = 0, 0"},
         f"{_FUZZ}::test_a_fold_is_the_same_wherever_it_is_split",
     ),
     # ---- hostile ----------------------------------------------------------------------------

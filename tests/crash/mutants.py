@@ -12,6 +12,7 @@ import inspect
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import CodeType, FunctionType
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +218,18 @@ def put_in_place(name: str, where: str, edits: dict[str, str]) -> None:
     Raises:
         LookupError: One of the pieces isn't there.
     """
+    owner, function, code = changed(name, where, edits)
+    names: dict[str, object] = {}
+    exec(code, function.__globals__, names)
+    setattr(owner, function.__name__, names[function.__name__])
+
+
+def changed(name: str, where: str, edits: dict[str, str]) -> tuple[object, FunctionType, CodeType]:
+    """Who has a function, the function, and what defines it with pieces of its source replaced.
+
+    Raises:
+        LookupError: One of the pieces isn't there.
+    """
     module_name, _, path = where.partition(":")
     module = importlib.import_module(module_name)
     owner: object = module
@@ -225,10 +238,8 @@ def put_in_place(name: str, where: str, edits: dict[str, str]) -> None:
         owner = getattr(owner, parent)
     function = getattr(owner, function_name)
     source = mutated(textwrap.dedent(inspect.getsource(function)), where, edits)
-    names: dict[str, object] = {}
     code = compile(source, f"<mutant: {name}>", "exec", __future__.annotations.compiler_flag)
-    exec(code, function.__globals__, names)
-    setattr(owner, function_name, names[function_name])
+    return owner, function, code
 
 
 def mutated(source: str, where: str, edits: dict[str, str]) -> str:
