@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from contenders.base import Contender
 from histogram import Histogram
 from messages import SIZE
@@ -12,6 +14,13 @@ FILLING = 4000
 """Bytes of a message that is there already; those appended are like everywhere."""
 
 COST = Column("cost", "p50", "ms", 3)
+
+
+def fill(stage: Stage, total: int) -> dict[str, Any]:
+    """Make the round's file of about so many bytes; what the check has to know of it."""
+    size = min(total, FILLING)
+    stage.team.ask("fill", path=stage.path, count=total // size, size=size)
+    return filled(total // size, size)
 
 
 class Growing(Workload):
@@ -35,11 +44,10 @@ class Growing(Workload):
         return able and bool(contender.colour) and self.size <= contender.largest
 
     def measure(self, stage: Stage) -> Sample:
-        size = min(self.size, FILLING)
-        stage.team.ask("fill", path=stage.path, count=self.size // size, size=size)
+        before = fill(stage, self.size)
         done = stage.team.ask("grow", path=stage.path, durability="os", size=SIZE, times=self.times)
         histogram = Histogram(done["histogram"])
-        clean = stage.check([filled(self.size // size, size), *done["writers"]])
+        clean = stage.check([before, *done["writers"]])
         return Sample(
             {"cost": histogram.quantile(0.5), "p99": histogram.quantile(0.99)}, clean, histogram
         )
@@ -72,10 +80,9 @@ class Catching(Workload):
         return able and self.size <= contender.largest
 
     def measure(self, stage: Stage) -> Sample:
-        size = min(self.size, FILLING)
-        stage.team.ask("fill", path=stage.path, count=self.size // size, size=size)
+        before = fill(stage, self.size)
         done = stage.team.ask_newcomer("catch_up", path=stage.path, size=SIZE, times=self.times)
-        clean = stage.check([filled(self.size // size, size), *done["writers"]])
+        clean = stage.check([before, *done["writers"]])
         figures = {
             "cost": Histogram(done["catching"]).quantile(0.5),
             "append": Histogram(done["appending"]).quantile(0.5),

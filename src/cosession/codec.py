@@ -22,7 +22,8 @@ BOM = b"\xef\xbb\xbf"
 _TOO_LARGE = 1 << 63
 """Python can count on from any number, but not write down one of more than 4300 digits."""
 
-_PLAIN = re.compile(rb'\{"role": ?"(?!_)[^"\\]*"(?:,.*)?\}', re.DOTALL).fullmatch
+_ROLE = rb'\{"role": ?"(?!_)[^"\\]*"'
+_PLAIN = re.compile(_ROLE + rb"(?:,.*)?\}", re.DOTALL).fullmatch
 
 _COUNT = rb"(0|[1-9][0-9]{0,17})"
 _NUMBER = re.compile(
@@ -36,7 +37,7 @@ MESSAGE, USAGE, CHECKPOINT, OTHER = range(1, 5)
 
 _HEAD = len(b'{"role": "assistant", ')
 """So much of a line mostly tells, and is the same in very many lines."""
-_MESSAGE_HEAD = re.compile(rb'\{"role": ?"(?!_)[^"\\]*",').match
+_MESSAGE_HEAD = re.compile(_ROLE + b",").match
 
 
 @value
