@@ -14,10 +14,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from . import files
 from .edits import Range
-from .errors import CosessionError, Unsettled
+from .errors import CosessionError, SyncFailed, Unsettled
 from .header import Appending, Header
 from .healing import FileHealer
 from .reading import MARK, View
@@ -121,7 +123,7 @@ class FileAppender(FileHealer):
         data: bytes,
         name: str,
         landed: Callable[[int], None] | None = None,
-        several: bool = True,
+        sync: bool = True,
     ) -> tuple[Header, int]:
         """Write records behind the file; the state in memory is left to the caller.
 
@@ -129,7 +131,7 @@ class FileAppender(FileHealer):
             data: The lines in one.
             landed: Is told as soon as they are in how many bytes of a program that takes no lock
                 came to lie before them.
-            several: Whether an operation may have more than one of the lines.
+            sync: Whether to wait for the disk, if that is this handle's way.
 
         Returns:
             The header as published, and what `landed` is told.
@@ -143,7 +145,8 @@ class FileAppender(FileHealer):
         # An operation of one record that is torn by a power cut has not happened. Of several, some
         # could survive: their announcement must be on the disk before them, and so must what lies
         # before.
-        durable = self.durable and several and len(lines) > 1
+        sync = sync and self.durable
+        durable = sync and len(lines) > 1
         if durable and not self._is_on_disk(Revision(header.generation, start)):
             self._sync(fd, Revision(header.generation, start))
         try:
@@ -153,7 +156,7 @@ class FileAppender(FileHealer):
             if status.st_size != start + len(data):
                 shift = self._place(fd, start, status.st_size, data)
             stop = start + shift + len(data)
-            if self.durable:
+            if sync:
                 self._sync(fd, Revision(header.generation, stop))
             mark = b"" if shift else data[-MARK:]
             header = self._publish(fd, header, stop, status.st_mtime_ns, mark)
@@ -180,6 +183,44 @@ class FileAppender(FileHealer):
                 raise
             return published, shift  # all that failed came behind the bytes that count
         return header, shift
+
+    def _may_sync_unlocked(self, generation: int, lines: int, operations: int) -> bool:
+        """Whether records may be published before they are on the disk, where that is waited for.
+
+        If a power cut then takes some of them, none of the operations is there in part. So others'
+        go to the disk at the same time as ours.
+        """
+        return self.durable and lines == operations and generation == self._on_disk.generation
+
+    def _sync_unlocked(self, upto: Revision, length: int) -> None:
+        """Have on the disk what was just published up to here. The lock is free.
+
+        Raises:
+            SyncFailed: The disk refuses. These last bytes are undone, unless somebody else has
+                written behind them or has the lock.
+        """
+        try:
+            self._sync(self._fd, upto)
+        except SyncFailed:
+            with suppress(OSError, CosessionError):
+                if self.lock.try_shortly():
+                    self._take_back(upto, length)
+            raise
+        finally:
+            self.lock.release()
+
+    def _take_back(self, upto: Revision, length: int) -> None:
+        """Cut published bytes off again, if they still are the last ones.
+
+        Others may have read them, to whom that is a next generation.
+        """
+        header = self._settle()
+        if (header.generation, header.committed) == (upto.generation, upto.position):
+            start = upto.position - length
+            self._cut_back(self._fd, start)
+            kept = replace(header, generation=header.generation + 1, kept=start)
+            modified = os.fstat(self._fd).st_mtime_ns
+            self._catch_up(self._publish(self._fd, kept, start, modified))
 
     def _place(self, fd: int, start: int, size: int, data: bytes) -> int:
         """How far behind `start` our bytes came to lie, as whole lines of their own.

@@ -22,17 +22,18 @@ from ._base import (
     DuringTurn,
     OnConflict,
     SessionBase,
-    Transaction,
     as_path,
     rotated_path,
     system_prompt,
 )
 from .batch import Request
-from .commits import CommitQueue, Operation, insist, tries_once
+from .commits import CommitQueue, Operation, tries_once
 from .edits import Clear, RevertTo
 from .errors import Conflict, SessionClosed, TurnHeld, TurnOver
 from .files import translated
+from .interrupts import insist
 from .records import Fork, Holder, Outcome, Revision, TurnStatus
+from .transaction import Transaction
 from .turn import BlockingInterruptedTurn, BlockingTurn
 from .turn_lock import Ticket, TurnLock
 

@@ -28,6 +28,7 @@ from . import _fork, _platform, trace
 from .batch import Request, Result
 from .errors import CosessionError, LockTimeout, SessionClosed
 from .files import translated
+from .interrupts import insist
 from .records import Outcome, Revision
 from .store import Store
 
@@ -58,20 +59,6 @@ def tries_once(timeout: float | None) -> bool:
     if timeout is not None and isnan(timeout):  # it would never be over
         raise ValueError("timeout must be a number of seconds, or None")
     return timeout is not None and timeout <= 0
-
-
-def insist(action: Callable[[], T]) -> T:
-    """Do something that may be repeated, and don't let Ctrl-C keep it from being done.
-
-    The caller is on the way out because of an earlier one.
-    """
-    while True:
-        try:
-            return action()
-        except Exception:
-            raise
-        except BaseException:  # noqa: S112 - the first one is what the user sees
-            continue
 
 
 class Operation:
@@ -369,12 +356,15 @@ class CommitQueue:
             with self._guard:
                 taken, self._waiting = self._waiting, fresh
             if taken:
+                traced = self.store.lock.traced
+                if traced is not None:
+                    self._note(traced, taken)
                 commit = self.store.commit_quickly if quickly else self.store.commit
                 results = commit([operation.request for operation in taken], settled)
+                if traced is not None:
+                    self._note_results(traced, results)
             if results is None:
                 self._queue_again(taken, settled)
-            elif taken and self.store.lock.traced is not None:
-                self._note(self.store.lock.traced, taken, results)
             self.store.lock.release()
             if results is not None:
                 self._settle(taken, results)
@@ -388,13 +378,18 @@ class CommitQueue:
             raise
         return results is not None
 
-    def _note(
-        self, traced: trace.Commit, taken: Sequence[Operation], results: Sequence[Result]
-    ) -> None:
-        """Add to the trace's line what the pass did, and since when it waited."""
-        traced.asked, self._refused = self._refused, 0
+    def _note(self, traced: trace.Commit, taken: Sequence[Operation]) -> None:
+        """Add to the trace's line what the pass does, and since when it waited."""
+        traced.asked = self._refused
         traced.operations = [operation.request.name for operation in taken]
-        traced.failed = sum(isinstance(result, Exception) for result in results)
+
+    def _note_results(self, traced: trace.Commit, results: Sequence[Result] | None) -> None:
+        """Add what came of it, if the line isn't written yet: then nothing has failed."""
+        if results is None:
+            traced.asked, traced.operations = 0, []
+        else:
+            self._refused = 0
+            traced.failed = sum(isinstance(result, Exception) for result in results)
 
     def _queue_again(self, taken: Sequence[Operation], settled: dict[int, Result]) -> None:
         """Settle those that have a result, and let the others wait as before."""

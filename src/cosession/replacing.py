@@ -197,7 +197,12 @@ class FileReplacer(FileReader):
 
     @contextmanager
     def _poisoning(self) -> Iterator[None]:
-        """After a sync that failed nobody knows what is on the disk: refuse from then on."""
+        """After a sync that failed nobody knows what is on the disk: refuse from then on.
+
+        The next one might succeed, and prove nothing.
+        """
+        if self._poisoned:
+            raise SyncFailed(self.path, "an earlier write was not confirmed by the disk")
         try:
             yield
         except OSError as error:

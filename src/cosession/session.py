@@ -30,7 +30,6 @@ from ._base import (
     DuringTurn,
     OnConflict,
     SessionBase,
-    Transaction,
     as_path,
     rotated_path,
     system_prompt,
@@ -41,6 +40,7 @@ from .edits import Clear, RevertTo
 from .errors import Conflict, CosessionError, SessionClosed, TurnHeld, TurnOver
 from .files import translated
 from .records import Fork, Holder, Outcome, Revision, TurnStatus
+from .transaction import Transaction
 from .turn import InterruptedTurn, Turn
 from .turn_lock import Ticket, TurnLock
 

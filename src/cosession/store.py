@@ -31,6 +31,7 @@ from .errors import (
 from .files import translated
 from .header import Header
 from .healing import Survey
+from .interrupts import insist
 from .reading import LOOKS, View
 from .records import Outcome, Revision
 from .replacing import Overtaken
@@ -147,23 +148,37 @@ class Store(FileAppender):
             return None
         results: dict[int, Result] = {} if settled is None else settled
         generation, start = header.generation, header.committed
+        position = start
+        lines = list(chain.from_iterable(appends))
+        data = b"".join(lines)
+        late = self._may_sync_unlocked(generation, len(lines), len(appends))
 
         def landed(shift: int) -> None:
+            nonlocal position
             position = start + shift
             for number, records in enumerate(appends):
                 position += sum(map(len, records))
                 results[number] = Outcome(Revision(generation, position))
 
-        lines = list(chain.from_iterable(appends))
-        data, several = b"".join(lines), len(lines) > len(appends)
+        def confirm() -> None:
+            try:
+                self._sync_unlocked(Revision(generation, position), len(data))
+            except SyncFailed as error:
+                results.update(dict.fromkeys(results, error))
+
         try:
             with translated(self.path, "append"):
-                header, _ = self._append(self._fd, header, lines, data, "append", landed, several)
+                header, _ = self._append(self._fd, header, lines, data, "append", landed, not late)
+            self.lock.release()
+            self._take_over(header.committed, lines)
+            if late:
+                confirm()
         except CosessionError as error:
             return [results.get(number, error) for number in range(len(appends))]
-        if self.lock.traced is None:
-            self.lock.release()
-        self._take_over(header.committed, lines)
+        except BaseException:
+            if late and results:
+                insist(confirm)  # they have happened, and are going to be acknowledged
+            raise
         return [results[number] for number in range(len(appends))]
 
     def _commit_all(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cosession import BlockingSession, Revision, Session
-from cosession._base import Transaction
+from cosession.transaction import Transaction
 
 Kind = Literal["async", "blocking"]
 KINDS: tuple[Kind, ...] = ("async", "blocking")

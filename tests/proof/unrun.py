@@ -36,7 +36,7 @@ REASONS: dict[tuple[str, str], str] = {
     ("commits.py", "CommitQueue.look"): RARE,
     ("commits.py", "CommitQueue._refuse_once"): RARE,
     ("commits.py", "CommitQueue._settle_errors"): DEFECT,
-    ("commits.py", "insist"): INTERRUPTED,
+    ("interrupts.py", "insist"): INTERRUPTED,
     ("edits.py", "plan_edit"): "the steps are all there are: no other one comes",
     ("edits.py", "plan_edit.cut"): "a cut behind the last line is none, and is not asked for",
     ("files.py", "_copied"): RARE,

@@ -10,7 +10,8 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from ..._base import Durability, SessionBase, Transaction
+from ..._base import Durability, SessionBase
+from ...transaction import Transaction
 from ...blocking import BlockingSession
 from ...messages import Message
 from ...records import Revision
