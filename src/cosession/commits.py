@@ -208,10 +208,18 @@ class CommitQueue:
         return done
 
     def _mind(self, began: float) -> None:
-        """Be cautious for a while if something has taken its time."""
-        now = time.monotonic()
-        if now - began > _QUICK:
-            self._slow_until = now + min(1, _CAUTION * (now - began))
+        """Be cautious for a while if a commit has taken its time."""
+        now, lock = time.monotonic(), self.store.lock
+        taken = now - max(began, lock.tried_until)
+        if taken > _QUICK:
+            self._slow_until = now + min(1, _CAUTION * taken)
+        lock.give_way()
+
+    def append_at_once(self, lines: Sequence[bytes]) -> Revision | None:
+        """`append_now`, and others get their turn."""
+        revision = self.append_now(lines)
+        self.store.lock.give_way()
+        return revision
 
     def append_now(self, lines: Sequence[bytes]) -> Revision | None:
         """Append records on this thread, if no thread, process or turn is in the way.

@@ -44,6 +44,13 @@ from .records import Holder
 _SPINS = 20 if _platform.KEEPS_FILES_OPEN else 0
 """Tries in a row, of some 3 µs each: somebody else's commit takes some 30 µs."""
 
+_YIELDS, _LONG = 20, 0.002
+"""After those, tries between which others get the processor, and seconds for all of them."""
+
+_STAY = 0.0005
+"""Seconds for which the processor is kept where others wait for the lock: shorter than the system
+lets one process have it, longer than it takes to be quick again after a change."""
+
 _PAGE = 4096
 """Bytes from a multiple of this on are written in one go or, by a killed process, not at all."""
 
@@ -58,6 +65,11 @@ class KernelLock:
         self.held = False
         self.refused = False
         """Whether somebody else had it at the last try."""
+        self.tried_until = 0.0
+        """When it was last tried more than once in a row."""
+        self._wanted_by_others = False
+        """Whether somebody else had it not long ago."""
+        self._stays_until = 0.0
         self.traced: trace.Hold | None = None
         """What the trace is going to say of the lock being held, if anything is traced."""
         self._fd = -1
@@ -101,10 +113,40 @@ class KernelLock:
 
     def try_shortly(self) -> bool:
         """Take the lock if it is free, or comes free within the time that a commit takes."""
-        for _ in range(_SPINS):
-            if self.try_acquire():
-                return True
-        return self.try_acquire()
+        if self.try_acquire():
+            return True
+        return _SPINS > 0 and self._try_on()
+
+    def _try_on(self) -> bool:
+        """Try again some times: whoever has the lock is at work, or waits for a processor."""
+        self._wanted_by_others = True
+        try:
+            for _ in range(_SPINS):
+                if self.try_acquire():
+                    return True
+            until = time.monotonic() + _LONG
+            for _ in range(_YIELDS):
+                _platform.give_way()
+                if self.try_acquire():
+                    return True
+                if time.monotonic() > until:
+                    break
+            return False
+        finally:
+            self.tried_until = time.monotonic()
+
+    def give_way(self) -> None:
+        """Let others have the processor for a moment, if they want the lock as well; it is free.
+
+        Otherwise the system would take it away from us now and then, as likely as not while we
+        have the lock, and all of them would wait for our next turn.
+        """
+        if self._wanted_by_others and (now := time.monotonic()) > self._stays_until:
+            self._wanted_by_others = False
+            if now < self._stays_until + _STAY:  # else it hasn't been kept all the time
+                _platform.give_way()
+                now = time.monotonic()
+            self._stays_until = now + _STAY
 
     def acquire(self, *, wanted: Callable[[], bool]) -> bool:
         """Wait for the lock for as long as it is `wanted`; False if it no longer is.

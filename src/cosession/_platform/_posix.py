@@ -63,6 +63,11 @@ def unlock(fd: int) -> None:
     fcntl.flock(fd, fcntl.LOCK_UN)
 
 
+def give_way() -> None:
+    """Let another process have this processor, if one wants it."""
+    os.sched_yield()
+
+
 def pread(fd: int, length: int, offset: int) -> bytes:
     return os.pread(fd, length, offset)
 

@@ -219,6 +219,10 @@ def unlock(fd: int) -> None:
     msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
 
 
+def give_way() -> None:
+    """The system has no such call for Python; nobody here tries that quickly."""
+
+
 def holder_of(fd: int) -> int | None:
     """Nobody: Windows doesn't tell who has a lock. The card in the file may."""
 
