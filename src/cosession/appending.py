@@ -59,7 +59,7 @@ class FileAppender(FileHealer):
                 header, _ = self._append(self._fd, header, lines, data, "append")
             finally:
                 self.lock.release()
-            self._take_over(header.committed, lines)
+            self._take_over(header.committed, lines, data)
             return Revision(header.generation, header.committed)
         except OSError as error:
             raise files.ours(error, self.path, "append") from error
@@ -97,16 +97,15 @@ class FileAppender(FileHealer):
             return None
         return header if 0 <= header.committed - view.state.position <= QUICK else None
 
-    def _take_over(self, stop: int, lines: Sequence[bytes]) -> None:
-        """Fold in what others wrote up to our lines, and these, which end at `stop`.
+    def _take_over(self, stop: int, lines: Sequence[bytes], data: bytes) -> None:
+        """Fold in what others wrote up to our lines, `data` in one, and these, which end at `stop`.
 
         Nobody changes them any more, so the lock needn't be held. If this fails, the state stays
         behind, and the next look catches up.
         """
         view, state = self._view, self._view.state
-        if state.position + sum(map(len, lines)) == stop:
-            for line in lines:
-                state = state.with_line(line)
+        if state.position + len(data) == stop:
+            state = state.with_line(data) if len(lines) == 1 else state.fold(data)
         else:
             try:
                 for piece in files.read_lines(self._fd, state.position, stop):

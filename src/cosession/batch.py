@@ -47,10 +47,8 @@ class Request:
         """Its records, if it appends them whatever comes before, outside of any turn."""
         if self.turn or self.expect is not None or self.begins or self.settles or self.alone:
             return None
-        match self.steps:
-            case (Add(lines),):
-                return lines
-        return None
+        steps = self.steps
+        return steps[0].lines if len(steps) == 1 and isinstance(steps[0], Add) else None
 
 
 Result = Outcome | Exception

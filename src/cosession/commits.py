@@ -66,7 +66,9 @@ class Operation:
 
     __slots__ = ("_on_settled", "_result", "once", "queued", "request", "since", "withdrawn")
 
-    def __init__(self, request: Request, *, once: bool) -> None:
+    def __init__(
+        self, request: Request, *, once: bool, on_settled: Callable[[], None] | None = None
+    ) -> None:
         self.request = request
         self.once = once
         """Give up if the lock isn't free at the first try."""
@@ -74,7 +76,8 @@ class Operation:
         self.queued = False
         self.withdrawn = False
         self._result: Result | None = None
-        self._on_settled: Callable[[], None] | None = None
+        self._on_settled = on_settled
+        """Is called on the settling thread."""
 
     @property
     def settled(self) -> bool:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import total_ordering
 from typing import TYPE_CHECKING
 
+from .values import value
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -139,7 +141,7 @@ class Fork:
     """Where it stands itself, before anybody has opened it."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """What one operation did."""
 

@@ -604,16 +604,21 @@ class Session(SessionBase[T], Generic[T]):
         return queue.append_quickly(lines)
 
     async def _commit(self, request: Request, timeout: float | None) -> Outcome:
-        queue = self._open_queue()
-        operation = Operation(request, once=tries_once(timeout))
+        queue, waits = self._open_queue(), None
+        if self._lock.locked():  # somebody leads: all there is to do is wait
+            waits = asyncio.get_running_loop().create_future()
+            settle = partial(_finish, waits)
+            operation = Operation(request, once=tries_once(timeout), on_settled=settle)
+        else:
+            operation = Operation(request, once=tries_once(timeout))
         try:
             queue.add(operation)
-            patience = queue.patience(timeout)
-            if patience is None:
-                await self._settle(queue, operation)
+            settled = waits or self._settle(queue, operation)
+            if timeout is None or (patience := queue.patience(timeout)) is None:
+                await settled
             else:
                 async with asyncio.timeout(patience):
-                    await self._settle(queue, operation)
+                    await settled
         except (asyncio.CancelledError, TimeoutError) as error:
             if isinstance(error, TimeoutError) and queue.withdraw(operation):
                 raise queue.timeout(operation) from None
@@ -627,10 +632,7 @@ class Session(SessionBase[T], Generic[T]):
         return operation.outcome()
 
     async def _settle(self, queue: CommitQueue, operation: Operation) -> None:
-        """Lead, or wait for whoever does, until the operation is settled."""
-        if self._lock.locked():
-            await self._settlement(queue, operation)
-            return
+        """Lead until the operation is settled."""
         async with self._lock:
             try:
                 await self._lead(queue, operation)

@@ -170,7 +170,7 @@ class Store(FileAppender):
             with translated(self.path, "append"):
                 header, _ = self._append(self._fd, header, lines, data, "append", landed, not late)
             self.lock.release()
-            self._take_over(header.committed, lines)
+            self._take_over(header.committed, lines, data)
             if late:
                 confirm()
         except CosessionError as error:

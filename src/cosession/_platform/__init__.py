@@ -68,6 +68,7 @@ __all__ = [
     "copy_owner",
     "copy_range",
     "full",
+    "give_way",
     "holder_of",
     "lock",
     "open_file",
