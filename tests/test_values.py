@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import pickle
-from dataclasses import field, replace
 
 import pytest
 
-from cosession.values import value
+from cosession.values import field, replace, value
 
 
 @value
@@ -26,7 +25,7 @@ class Other:
 @value
 class Single:
     text: str
-    hidden: str = field(default="", repr=False)
+    hidden: str = field(default="", shown=False)
 
 
 @value

@@ -8,7 +8,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from . import _fork, files, lineage
@@ -23,7 +22,7 @@ from .codec import (
     encode_usage,
 )
 from .commits import CommitQueue
-from .edits import Add, AddCheckpoint, Clear, CutTo, Restore, RevertTo, SetSystemPrompt, Step
+from .edits import Add, AddCheckpoint, CutTo, Restore, SetSystemPrompt, Step
 from .errors import (
     InvalidMessage,
     ReadOnlySession,
@@ -41,6 +40,7 @@ from .plain import encode_plain
 from .records import Damage, Fork, Holder, Outcome, Repair, Revision, TurnCard, TurnStatus
 from .state import State
 from .store import Store
+from .values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

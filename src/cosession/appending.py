@@ -15,7 +15,6 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 from . import files
 from .edits import Range
@@ -26,6 +25,7 @@ from .reading import MARK, View
 from .records import Revision
 from .repair import Cut, RepairPlan, Splice, plan_repair
 from .replacing import Overtaken
+from .values import replace
 
 log = logging.getLogger("cosession")
 

@@ -7,7 +7,6 @@ planned behind what the ones before it lead to, and has a result of its own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 from .edits import Add, Edit, Step, plan_edit
@@ -15,7 +14,7 @@ from .errors import Conflict
 from .history import Decoder
 from .records import Outcome, Revision
 from .state import State
-from .values import value
+from .values import replace, value
 
 
 @value

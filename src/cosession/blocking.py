@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
@@ -36,6 +35,7 @@ from .records import Fork, Holder, Outcome, Revision, TurnStatus
 from .transaction import Transaction
 from .turn import BlockingInterruptedTurn, BlockingTurn
 from .turn_lock import Ticket, TurnLock
+from .values import replace
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,15 +6,15 @@ all but the first messages and adds, `Rewritten` starts anew, `Cleared` leaves n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from .history import Decoder
 from .records import Revision, TurnCard
 from .state import State
+from .values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Appended:
     """Records came in behind what was there."""
 
@@ -25,7 +25,7 @@ class Appended:
     revision: Revision
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reverted:
     """The end was taken off, and then `records` came in."""
 
@@ -35,14 +35,14 @@ class Reverted:
     revision: Revision
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cleared:
     """Nothing is left."""
 
     revision: Revision
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rewritten:
     """The session is another one: these are all its records. Compaction does that."""
 
@@ -50,14 +50,14 @@ class Rewritten:
     revision: Revision
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TurnBegan:
     """Another terminal, or this one, has the turn."""
 
     card: TurnCard
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TurnEnded:
     """The turn is over. One that was interrupted is over when somebody has settled it."""
 

@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections import deque
@@ -255,10 +254,12 @@ class CommitQueue:
         """Seconds to sleep before the next try, as long as another process is just at work."""
         if operation.once or (timeout is not None and timeout < sum(_PAUSES)):
             return
+        from random import uniform  # not for a program that has nobody to wait for
+
         for pause in _PAUSES:
             if operation.settled or not self.store.lock.refused:
                 return
-            yield random.uniform(0.3, 1) * pause
+            yield uniform(0.3, 1) * pause
 
     def try_settle(self) -> bool:
         """Heal and fold in everything, if neither another thread nor process is at it."""

@@ -30,6 +30,8 @@ _COPY_CHUNK = 1 << 20
 _NO_SUCH_PLACE = (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EBADF)
 """What is wrong with the path, and not with the disk (EBADF: a device of Windows)."""
 
+_TEMPORARY_END = re.compile(r"[0-9a-f]{12}\.tmp")
+
 Range = tuple[int, int]
 
 _JUST_WRITTEN = (-1, -1)
@@ -240,8 +242,11 @@ def open_temporary(path: str, like: os.stat_result | None) -> tuple[str, int]:
 def temporary_files(path: str) -> list[str]:
     """The names of the temporary files beside a session."""
     folder, name = os.path.split(path)
-    pattern = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{12}}\.tmp")
-    return sorted(entry for entry in os.listdir(folder) if pattern.fullmatch(entry))
+    start = f".{name}."
+    found = [entry for entry in os.listdir(folder) if entry.startswith(start)]
+    return sorted(
+        entry for entry in found if _TEMPORARY_END.fullmatch(entry, len(start)) is not None
+    )
 
 
 def remove_leftovers(path: str) -> None:

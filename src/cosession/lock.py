@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import os
-import random
 import socket
 import stat
 import sys
@@ -154,11 +153,13 @@ class KernelLock:
         Where the kernel can wait, the wait itself can't be interrupted: the lock is handed back
         at once if nobody wants it by the time it comes.
         """
+        from random import uniform  # not for a program that has nobody to wait for
+
         while wanted():
             if not _platform.CAN_BLOCK:
                 if self.try_acquire():
                     return True
-                time.sleep(random.uniform(0.001, 0.006))
+                time.sleep(uniform(0.001, 0.006))
                 continue
             self.open()
             _platform.lock(self._fd)

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property, partial
 from zlib import crc32
 
@@ -29,7 +28,7 @@ from .records import Holder, Revision, TurnCard
 from .repair import Adopt, plan_repair
 from .state import State
 from .turn_lock import Turns
-from .values import value
+from .values import replace, value
 
 MARK = 256
 """How many bytes before *committed* the fingerprint covers."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import total_ordering
 from typing import TYPE_CHECKING
 
-from .values import value
+from .values import frozen, value
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 @total_ordering
-@dataclass(frozen=True, slots=True)
+@frozen
 class Revision:
     """Where in the file a state stands: how often it was replaced, and how far it is read.
 
@@ -47,7 +46,7 @@ class Revision:
         return cls(int(generation), int(position))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Damage:
     """A line that can't be used. It is skipped in the state and kept in the file."""
 
@@ -61,7 +60,7 @@ class Damage:
         return f"{self.length} bytes at offset {self.offset}: {self.reason}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Repair:
     """An unfinished write of a process that died, undone when the session was next used."""
 
@@ -77,7 +76,7 @@ class Repair:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Holder:
     """A card about whoever has the lock: for people to read, never to decide by."""
 
@@ -103,7 +102,7 @@ class Holder:
         return " ".join(parts)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TurnCard:
     """What the holder of a turn wrote down about it."""
 
@@ -114,7 +113,7 @@ class TurnCard:
     """Which turn: a later one has another number."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TurnStatus:
     """A turn that is on, as others see it."""
 
@@ -128,7 +127,7 @@ class TurnStatus:
     """Who waits for it for longer than a moment, the longest waiting first."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fork:
     """Another session, made from this one's beginning."""
 

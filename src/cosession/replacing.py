@@ -16,7 +16,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from zlib import crc32
 
 from . import _platform, files, lineage
@@ -26,6 +25,7 @@ from .files import translated
 from .header import Header, Identity, Replacing
 from .reading import MARK, FileReader, View
 from .records import Repair, Revision
+from .values import replace
 
 log = logging.getLogger("cosession")
 

@@ -14,13 +14,13 @@ accounted for.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
@@ -43,6 +43,7 @@ from .records import Fork, Holder, Outcome, Revision, TurnStatus
 from .transaction import Transaction
 from .turn import InterruptedTurn, Turn
 from .turn_lock import Ticket, TurnLock
+from .values import replace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,7 +157,7 @@ class Session(SessionBase[T], Generic[T]):
         """
         opened: list[CommitQueue] = []
         try:
-            await uncancelled(asyncio.to_thread(lambda: opened.append(self._open_ready())))
+            await uncancelled(_on_own_thread(lambda: opened.append(self._open_ready())))
         except asyncio.CancelledError:
             if opened:
                 await self.close()
@@ -181,7 +182,7 @@ class Session(SessionBase[T], Generic[T]):
             if self._codec_timer is not None:
                 self._codec_timer.cancel()
             try:
-                await uncancelled(asyncio.to_thread(queue.close))
+                await uncancelled(_on_own_thread(queue.close))
             finally:
                 self._forget_queue(queue)
 
@@ -696,6 +697,32 @@ class _OnLoop:
 def _finish(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _on_own_thread(work: Callable[[], object]) -> asyncio.Future[None]:
+    """Have something done on a thread of its own, which never keeps the interpreter from exiting.
+
+    The event loop's threads may all be busy with the program's own work. And starting the first of
+    them takes longer than opening a session does.
+    """
+    future = asyncio.get_running_loop().create_future()
+    on_loop, context = _OnLoop(), contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            context.run(work)
+        except BaseException as error:
+            on_loop([partial(_fail, future, error)])
+        else:
+            on_loop([partial(_finish, future)])
+
+    threading.Thread(target=run, name="cosession-open", daemon=True).start()
+    return future
+
+
+def _fail(future: asyncio.Future[None], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 async def uncancelled(work: Any) -> Any:

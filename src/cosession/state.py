@@ -12,14 +12,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import field
 from typing import Any
 
 from .codec import Broken, MessageLine, classify, is_plain, usual_lines
 from .history import Decoder, History, MessageLog
 from .marks import Mark, MarkLog
 from .records import Damage
-from .values import value
+from .values import field, value
 
 _FEW = 1 << 14
 """Bytes that may as well be looked at line by line,"""
@@ -39,8 +38,8 @@ class State:
     token_count: int = 0
     messages_at_usage: int = 0
     next_checkpoint: int = 0
-    log: MessageLog = field(default_factory=MessageLog, repr=False)
-    _marks: MarkLog = field(default_factory=MarkLog, repr=False)
+    log: MessageLog = field(default_factory=MessageLog, shown=False)
+    _marks: MarkLog = field(default_factory=MarkLog, shown=False)
 
     @property
     def marks(self) -> list[Mark]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from itertools import chain
 
 from . import files
@@ -35,6 +34,7 @@ from .interrupts import insist
 from .reading import LOOKS, View
 from .records import Outcome, Revision
 from .replacing import Overtaken
+from .values import replace
 
 
 class Store(FileAppender):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._base import rotated_path
@@ -22,6 +21,7 @@ from .edits import Step
 from .errors import TurnOver
 from .records import Fork, Holder, Outcome, Revision, TurnCard
 from .turn_lock import TurnLock, new_token
+from .values import replace
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -181,8 +181,8 @@ def holder_of(fd: int) -> int | None:
 def boot_id() -> bytes:
     """16 bytes that differ after every boot; zeros where the system has no such thing."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return bytes.fromhex(file.read().strip().replace("-", ""))
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            return bytes.fromhex(file.read().decode().strip().replace("-", ""))
     except (OSError, ValueError):
         return bytes(16)
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from ..._base import Durability, SessionBase
-from ...transaction import Transaction
 from ...blocking import BlockingSession
 from ...messages import Message
 from ...records import Revision
 from ...session import Session
+from ...transaction import Transaction
 from .script import JsonObject, tagged
 
 T = TypeVar("T")
