@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from . import files
 from .header import Appending, Header, Identity, Replacing
 from .lock import LockFile, Peek
 from .repair import Adopt, Cut, Splice, plan_repair
 from .turn_lock import Turns
+from .values import replace
 
 
 @dataclass(frozen=True, slots=True)

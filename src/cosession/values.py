@@ -20,8 +20,13 @@ _REQUIRED: Any = object()
 class _Field:
     """What there is to say of a field, other than a default."""
 
-    def __init__(self, default: Any, default_factory: Callable[[], Any], shown: bool) -> None:
-        self.default, self.default_factory, self.shown = default, default_factory, shown
+    def __init__(self, default: Any, factory: Callable[[], Any], shown: bool) -> None:
+        self.default, self.factory, self.shown = default, factory, shown
+
+    @classmethod
+    def of(cls, said: Any) -> _Field:
+        """What was said of a field in its class."""
+        return said if isinstance(said, _Field) else cls(said, _REQUIRED, True)
 
 
 def field(
@@ -50,6 +55,26 @@ def replace(value: T, **changes: Any) -> T:
     """Another value with these fields changed."""
     fields: tuple[str, ...] = value.__match_args__  # type: ignore[attr-defined]
     return type(value)(**{name: getattr(value, name) for name in fields} | changes)
+
+
+class _Fields:
+    """The fields as the functions of `dataclasses` know them, made when one of those asks."""
+
+    def __init__(self, types: dict[str, Any], said: dict[str, Any]) -> None:
+        self._types, self._said = types, said
+
+    def __get__(self, instance: object, made: Any) -> dict[str, Any]:
+        import dataclasses
+
+        fields: list[tuple[str, Any, Any]] = []
+        for name, kind in self._types.items():
+            what = _Field.of(self._said.get(name, _REQUIRED))
+            given: dict[str, Any] = {"default": what.default, "default_factory": what.factory}
+            given = {name: value for name, value in given.items() if value is not _REQUIRED}
+            fields.append((name, kind, dataclasses.field(repr=what.shown, **given)))
+        like: Any = dataclasses.make_dataclass(made.__name__, fields)
+        made.__dataclass_fields__ = known = dict(like.__dataclass_fields__)
+        return known
 
 
 def _class_of_values(cls: type[T], *, frozen: bool) -> type[T]:
@@ -87,6 +112,7 @@ def _class_of_values(cls: type[T], *, frozen: bool) -> type[T]:
         raise AttributeError(f"a {made.__qualname__} can't be changed: replace() makes another one")
 
     made.__init__, made.__reduce__, made.__replace__ = init, reduced, replace
+    made.__dataclass_fields__ = _Fields(cls.__annotations__, said)
     made.__eq__, made.__hash__, made.__repr__ = equals, hashed, described
     if frozen:
         made.__setattr__ = made.__delattr__ = refuse
@@ -101,12 +127,10 @@ def _compiled_init(
     known: dict[str, Any] = {}
     given, body = ["self"], ["pass"]
     for name in names:
-        what = said.get(name, _REQUIRED)
-        default, factory = what, _REQUIRED
-        if isinstance(what, _Field):
-            default, factory = what.default, what.default_factory
-        if factory is not _REQUIRED:
-            default = factory
+        what = _Field.of(said.get(name, _REQUIRED))
+        default = what.default
+        if what.factory is not _REQUIRED:
+            default = what.factory
             body.append(f"{name} = default_{name}() if {name} is default_{name} else {name}")
         known[f"default_{name}"], known[f"set_{name}"] = default, made.__dict__[name].__set__
         given.append(name if default is _REQUIRED else f"{name}=default_{name}")

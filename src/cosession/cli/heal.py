@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Literal
 
 import click
@@ -15,6 +14,7 @@ from ..files import temporary_files
 from ..findings import Finding
 from ..inspect import Inspection
 from ..records import Repair
+from ..values import replace
 from .exits import Exit
 from .options import common, file_argument, settings, timeout
 from .output import complain, decorated, patience, printable

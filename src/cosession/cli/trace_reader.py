@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from ..values import replace
 from .spans import Index, Kind, Lock, Span, Terminal, Trace
 
 _START = b'{"event":'
