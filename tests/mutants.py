@@ -67,7 +67,7 @@ MUTANTS = {
     "an append on the spot overlooks what others wrote": Mutant(
         "model",
         "cosession.appending:FileAppender._take_over",
-        {"if state.position + sum(map(len, lines)) == stop": "if True"},
+        {"if state.position + len(data) == stop": "if True"},
     ),
     "a rewrite in place is not noticed": Mutant(
         "model", "cosession.reading:bears_mark", {"start = …": "return True"}

@@ -84,7 +84,7 @@ def expect_nothing(report: Any, tally: Tally, *, at_least: int) -> None:
         pytest.param(name, durability, marks=[] if name in default else [pytest.mark.deep])
         for names, durability, default in (
             (SINGLE, "process", DIFFERENT),
-            (THOROUGH, "power", ("append-many", "revert")),
+            ((*THOROUGH, "append-known"), "power", ("append-many", "append-known", "revert")),
         )
         for name in names
     ],
@@ -163,8 +163,19 @@ def test_memory_equals_the_file_after_any_failing_call(
 
 
 @steps_through_calls
+def test_what_the_disk_refuses_behind_the_unlocking_is_taken_back(
+    campaigns: Campaigns, tally: Tally, tmp_path: Path
+) -> None:
+    """Every call of an append fails that waits for the disk when others have the lock already."""
+    report = run(campaigns, tmp_path, "append-known", "fail", "--durability=power")
+    expect_nothing(report, tally, at_least=8)
+
+
+@steps_through_calls
 @pytest.mark.parametrize("durability", ["process", "power"])
-@pytest.mark.parametrize("operation", ["append-many", "transaction", "revert", "compact"])
+@pytest.mark.parametrize(
+    "operation", ["append-known", "append-many", "transaction", "revert", "compact"]
+)
 def test_calls_come_in_the_order_of_the_protocol(
     campaigns: Campaigns, tally: Tally, tmp_path: Path, operation: str, durability: str
 ) -> None:

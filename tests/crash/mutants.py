@@ -77,10 +77,24 @@ MUTANTS = {
         _APPEND, {_WRITE: "{line}\nself.lock.release()"}, "append-one", "order"
     ),
     "not synced before publishing": Mutant(
-        _APPEND, {"if self.durable:": "if False:"}, "append-one", "order", _POWER
+        _APPEND, {"if sync:": "if False:"}, "append-many", "order", _POWER
     ),
     "announcement of several records not synced": Mutant(
-        _APPEND, {"durable = self.durable…": "durable = False"}, "append-many", "order", _POWER
+        _APPEND, {"durable = sync and…": "durable = False"}, "append-many", "order", _POWER
+    ),
+    "not synced behind the unlocking": Mutant(
+        "cosession.store:Store._append_each",
+        {"self._sync_unlocked(…": "pass"},
+        "append-known",
+        "order",
+        _POWER,
+    ),
+    "what the disk refused stays": Mutant(
+        "cosession.appending:FileAppender._sync_unlocked",
+        {"self._take_back(…": "pass"},
+        "append-known",
+        "fail",
+        _POWER,
     ),
     "place of the bytes not checked": Mutant(
         _APPEND, {"self._place(fd, start, status.st_size, data)": "0"}, "append-one", "disturb"

@@ -52,6 +52,8 @@ class Operation:
     replaces: bool = False
     drops: bool = False
     """Whether it takes records out of the session, foreign ones too."""
+    known: bool = False
+    """Whether the session has seen to it before that what is there is on the disk."""
     single: bool = True
     """Whether it is one operation, with nothing between before and after."""
 
@@ -97,6 +99,9 @@ OPERATIONS = {
     operation.name: operation
     for operation in (
         Operation("append-one", conversation, lambda s: s.append(message("One more."))),
+        Operation(
+            "append-known", conversation, lambda s: s.append(message("One more.")), known=True
+        ),
         Operation("append-first", nothing, lambda s: s.append(message("The first."))),
         Operation("append-many", conversation, _append_many),
         Operation("checkpoint", conversation, lambda s: s.checkpoint()),

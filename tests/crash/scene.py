@@ -103,6 +103,9 @@ class Scene:
             durable: Any = setting.durability
             session = BlockingSession(self.path, durability=durable)
             session.open()
+            if setting.operation.known and session._store.durable:
+                with session._store._data() as fd:
+                    session._store._sync(fd, session.revision)
             if setting.lock_deleted:
                 os.unlink(f"{self.path}.lock")
             try:

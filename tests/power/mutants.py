@@ -16,11 +16,20 @@ _AGAIN = ("--again",)
 MUTANTS = {
     # ---- an append's steps ------------------------------------------------------------------
     "data not synced before it is acknowledged": Mutant(
-        _APPEND, {"if self.durable:": "if False:"}, "append-one", "power"
+        _APPEND, {"if sync:": "if False:"}, "append-one", "power"
+    ),
+    "data not synced behind the unlocking": Mutant(
+        "cosession.store:Store._append_each", {"self._sync_unlocked(…": "pass"}, "appends", "power"
+    ),
+    "several records left for behind the unlocking": Mutant(
+        "cosession.appending:FileAppender._may_sync_unlocked",
+        {"return …": "return self.durable and generation == self._on_disk.generation"},
+        "appends",
+        "power",
     ),
     "published before the data is synced": Mutant(
         _APPEND,
-        {"if self.durable:…": "self._publish(fd, header, stop, 0, data[-MARK:])\n{line}"},
+        {"if sync:…": "self._publish(fd, header, stop, 0, data[-MARK:])\n{line}"},
         "append-many",
         "power",
     ),
@@ -38,7 +47,7 @@ MUTANTS = {
         {
             "self.lock.announce_append(…": "self.lock.announce_append("
             "header, lines, name, durable=False)",
-            "if self.durable:…": "{line}\n    self.lock.sync()",
+            "if sync:…": "{line}\n    self.lock.sync()",
         },
         "append-many",
         "power",
