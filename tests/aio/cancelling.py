@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bad.soundness import assert_memory_is_file
-from cosession import BlockingSession, Message, Session, turn_lock
+from cosession import BlockingSession, Message, Session, _platform, turn_lock
 from cosession.files import rotations
 from machine.reference import parse
 
@@ -332,6 +332,10 @@ async def _soon(holds: Callable[[], bool], otherwise: str) -> None:
         await asyncio.sleep(0.001)
 
 
+MOMENTS = ((0.0, None), (0.0, 0.0005), (0.004, None), (0.004, 0.002))
+"""How long another process has the lock, and how long after a suspension comes the cancellation."""
+
+
 def with_mutant(name: str) -> list[str]:
     """What is found with a broken variant of the library."""
     import tempfile
@@ -342,10 +346,17 @@ def with_mutant(name: str) -> list[str]:
 
     mutants.apply(name)
     turn_lock._COURTESY = 0.01
+    real = _platform.sync_data
+
+    def slowly(fd: int) -> None:  # so that a cancellation comes in the middle of it
+        time.sleep(0.004)
+        real(fd)
+
+    _platform.sync_data = slowly
     other = Other()
     try:
         for act in ACTS:
-            for holds, delay in ((0.0, None), (0.0, 0.0005), (0.004, None), (0.004, 0.002)):
+            for holds, delay in MOMENTS * 2:  # which exactly it hits is luck
                 with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
                     work = cancel_everywhere(
                         act,
