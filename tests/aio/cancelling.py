@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from bad.soundness import assert_memory_is_file
-from cosession import BlockingSession, Message, Session, _platform, turn_lock
+from cosession import BlockingSession, Message, Session, turn_lock
 from cosession.files import rotations
+from cosession.header import Header
+from cosession.lock import LockFile
 from machine.reference import parse
 
 from .both import user
@@ -194,6 +196,29 @@ ACTS: dict[str, Act] = {
 # ---- the driver -----------------------------------------------------------------------------
 
 
+class SlowCommits:
+    """From now on every commit takes a while, and something can be done in the middle of one."""
+
+    def __init__(self) -> None:
+        self._act = noop
+        publish = LockFile.publish
+
+        def slowly(lock: LockFile, header: Header) -> None:
+            act, self._act = self._act, noop
+            act()
+            time.sleep(0.004)
+            publish(lock, header)
+
+        LockFile.publish = slowly  # type: ignore[assignment, method-assign]
+
+    def at_the_next(self, act: Callable[[], object]) -> None:
+        self._act = act
+
+
+def noop() -> object:
+    """Nothing."""
+
+
 @dataclass
 class Tried:
     cancellations: int = 0
@@ -206,11 +231,13 @@ async def cancel_everywhere(
     folder: Path,
     *,
     durability: Any = "process",
-    delay: float | None = None,
+    delay: float | SlowCommits | None = None,
     held: Callable[[Path], AbstractContextManager[None]] = lambda path: nullcontext(),
     most: int = 400,
 ) -> Tried:
-    """Cancel an operation at each of its suspensions, `delay` seconds after it.
+    """Cancel an operation at each of its suspensions, or `delay` seconds after it.
+
+    With slow commits for a delay, in the middle of the next one.
 
     Raises:
         AssertionError: Something was left that must not be.
@@ -260,7 +287,7 @@ async def _prepared(act: Act, folder: Path, durability: Any) -> Scene:
     return scene
 
 
-async def _cancelled(act: Act, scene: Scene, when: int, delay: float | None) -> bool:
+async def _cancelled(act: Act, scene: Scene, when: int, delay: float | SlowCommits | None) -> bool:
     """Do it, cancelling it then; whether it came to that."""
     reached = 0
     loop = asyncio.get_running_loop()
@@ -274,6 +301,8 @@ async def _cancelled(act: Act, scene: Scene, when: int, delay: float | None) -> 
         if suspended == when:
             if delay is None:
                 task.cancel()
+            elif isinstance(delay, SlowCommits):
+                delay.at_the_next(lambda: loop.call_soon_threadsafe(task.cancel))
             else:
                 loop.call_later(delay, task.cancel)
 
@@ -332,10 +361,6 @@ async def _soon(holds: Callable[[], bool], otherwise: str) -> None:
         await asyncio.sleep(0.001)
 
 
-MOMENTS = ((0.0, None), (0.0, 0.0005), (0.004, None), (0.004, 0.002))
-"""How long another process has the lock, and how long after a suspension comes the cancellation."""
-
-
 def with_mutant(name: str) -> list[str]:
     """What is found with a broken variant of the library."""
     import tempfile
@@ -346,17 +371,12 @@ def with_mutant(name: str) -> list[str]:
 
     mutants.apply(name)
     turn_lock._COURTESY = 0.01
-    real = _platform.sync_data
-
-    def slowly(fd: int) -> None:  # so that a cancellation comes in the middle of it
-        time.sleep(0.004)
-        real(fd)
-
-    _platform.sync_data = slowly
+    commits = SlowCommits()
+    moments = ((0.0, None), (0.0, 0.0005), (0.0, commits), (0.004, None), (0.004, 0.002))
     other = Other()
     try:
         for act in ACTS:
-            for holds, delay in MOMENTS * 2:  # which exactly it hits is luck
+            for holds, delay in moments:
                 with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
                     work = cancel_everywhere(
                         act,
