@@ -26,6 +26,8 @@ from .errors import (
 
 CHUNK = 1 << 20
 _COPY_CHUNK = 1 << 20
+_BEHIND = 1 << 19
+"""Bytes that are copied before the disk begins to write them."""
 
 _NO_SUCH_PLACE = (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EBADF)
 """What is wrong with the path, and not with the disk (EBADF: a device of Windows)."""
@@ -258,8 +260,12 @@ def remove_leftovers(path: str) -> None:
 
 def copy_range(source: int, target: int, start: int, stop: int) -> None:
     """Add `[start, stop)` of one open file to the end of another, byte for byte."""
-    while start < stop and (count := _platform.copy_range(source, target, stop - start, start)):
+    while start < stop and (
+        count := _platform.copy_range(source, target, min(_BEHIND, stop - start), start)
+    ):
         start += count
+        if start < stop:  # the disk has something to do meanwhile, and less when it is waited for
+            _platform.begin_writing(target, count)
     while start < stop:
         piece = _platform.pread(source, min(_COPY_CHUNK, stop - start), start)
         if not piece:

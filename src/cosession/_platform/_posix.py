@@ -88,10 +88,24 @@ if sys.platform == "linux":
         except OSError:
             return 0
 
+    def begin_writing(fd: int, length: int) -> None:
+        """Have the system begin to write the bytes before the position to the disk; no more.
+
+        It is a hint: the call says that they won't be needed, and begins with what that takes.
+        """
+        try:
+            end = os.lseek(fd, 0, os.SEEK_CUR)
+            os.posix_fadvise(fd, end - length, length, os.POSIX_FADV_DONTNEED)
+        except OSError:
+            pass
+
 else:
 
     def copy_range(source: int, target: int, length: int, offset: int) -> int:
         return 0
+
+    def begin_writing(fd: int, length: int) -> None:
+        pass
 
 
 def truncate(fd: int, path: str, length: int) -> None:

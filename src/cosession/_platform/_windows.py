@@ -138,6 +138,10 @@ def copy_range(source: int, target: int, length: int, offset: int) -> int:
     return 0
 
 
+def begin_writing(fd: int, length: int) -> None:
+    """There is no such call; the sync that follows does all of it."""
+
+
 def truncate(fd: int, path: str, length: int) -> None:
     """Cut a file that `fd`, maybe open for appending only, has open at `path`."""
     writable = open_file(path, os.O_RDWR)
