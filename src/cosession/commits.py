@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import isnan
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _fork, _platform, trace
 from .batch import Request, Result
@@ -30,6 +30,9 @@ from .files import translated
 from .interrupts import insist
 from .records import Outcome, Revision
 from .store import Store
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
 
 T = TypeVar("T")
 
@@ -108,7 +111,8 @@ class CommitQueue:
         self.tell: Callable[[Sequence[Callable[[], object]]], object] = call_all
         """Has those called back whose operations are settled: on whatever thread that happens."""
         self._guard = threading.Lock()
-        self._work = threading.Condition(self._guard)
+        self._bell: SimpleQueue[None] | None = None
+        """Wakes the thread, if there is one; it looks for itself what there is to do."""
         self._waiting: deque[Operation] = deque()
         self._passing = threading.RLock()
         """Held by the thread that runs a pass. An RLock, because that one can be let go of without
@@ -321,12 +325,19 @@ class CommitQueue:
 
     def start_pass(self) -> None:
         """See to it that the thread runs a pass as long as something waits."""
+        from queue import SimpleQueue  # not for a program that needs no thread
+
         with self._guard:
             if self._thread is None:
+                self._bell = self._bell or SimpleQueue()
                 thread = threading.Thread(target=self._run, name="cosession-commit", daemon=True)
                 thread.start()
                 self._thread = thread  # not before: there may be none to be had, or Ctrl-C comes
-            self._work.notify_all()
+        self._ring()
+
+    def _ring(self) -> None:
+        if self._bell is not None:
+            self._bell.put(None)
 
     def _is_refused(self) -> None:
         """Note that what waits waits for another process by now."""
@@ -342,8 +353,17 @@ class CommitQueue:
         return True
 
     def _pass_when_free(self) -> bool:
-        if self._pass_now():
-            return True
+        with self._guard:
+            hurried = any([operation.once for operation in self._waiting])
+        if hurried:
+            if self._pass_now():
+                return True
+        else:  # whoever may sleep needn't keep the processor from who has the lock
+            with translated(self.store.lock.path, "take the lock"):
+                if self.store.lock.try_acquire():
+                    self._commit()
+                    return True
+                self._is_refused()
         with self._guard:
             self._asleep = True
             self._refuse_once()
@@ -413,7 +433,7 @@ class CommitQueue:
             rest.extend(filter(lambda operation: operation not in self._waiting, undone))
             rest.extend(self._waiting)
             self._waiting = rest
-            self._work.notify_all()
+        self._ring()
         self._settle([taken[at] for at in settled], list(settled.values()))
 
     def _settle(self, operations: Sequence[Operation], results: Sequence[Result]) -> None:
@@ -458,13 +478,16 @@ class CommitQueue:
         self.tell([call for operation in refused if (call := operation._on_settled) is not None])
 
     def _run(self) -> None:
+        bell = self._bell
+        assert bell is not None
         while True:
-            with self._work:
-                while not self._waiting and not self._closed:
-                    self._work.wait()
-                if self._closed:
-                    break
-            self._exclusively(self._settle_errors, self._pass_when_free, wait=True)
+            if self._closed:
+                break
+            if self._waiting:
+                self._exclusively(self._settle_errors, self._pass_when_free, wait=True)
+            else:
+                bell.get()
+        bell.put(None)  # for another one, if Ctrl-C came when the first had just been started
         self._close_store()
 
     # ---- the end ----------------------------------------------------------------------------
@@ -478,7 +501,7 @@ class CommitQueue:
         with self._guard:
             self._closed = True
             thread = self._thread
-            self._work.notify_all()
+        self._ring()
         self._refuse(SessionClosed(f"{self.store.path}: closed while the operation waited"))
         if thread is None:
             self._close_store()
@@ -503,7 +526,7 @@ class CommitQueue:
     def after_fork_in_child(self) -> None:
         # The thread is the parent's, and so is everything that waits.
         self._guard = threading.Lock()
-        self._work = threading.Condition(self._guard)
+        self._bell = None
         self._passing = threading.RLock()
         self._passer = 0
         self._waiting = deque()
