@@ -1,4 +1,4 @@
-"""Where the time of an append goes, and that of opening: to the system, or to the interpreter.
+"""Where the time goes: to the system, to the disk, or to the interpreter.
 
     uv run python benchmarks/breakdown.py
 
@@ -7,15 +7,18 @@
 2. Then each layer is called by itself, from the inside to the outside. What one takes longer than
    what it calls is its own.
 3. All of them take turns in short rounds, and the lower decile of the rounds counts: what else the
-   machine is at makes rounds slower, never quicker. Of opening it is the best of a few.
+   machine is at makes rounds slower, never quicker. Of opening and of a revert it is the best of a
+   few, and where the disk is waited for the median, since disks have moods of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import inspect
 import os
 import platform
+import statistics
 import sys
 import tempfile
 import time
@@ -24,13 +27,19 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from cosession import BlockingSession, Message, Session, files
+from cosession import BlockingSession, Message, Session, _platform, files
+from cosession.codec import encode_checkpoint
 from cosession.messages import MessageCodec
 from cosession.state import State
 
 MESSAGE = {"role": "user", "content": "x" * 370}
+LINE = b"x" * 399 + b"\n"
 ROUNDS, CALLS = 150, 40
 LARGE, OPENINGS = 100_000_000, 5
+SYNCED = 300
+REVERTED, REVERTS = 10_000_000, 15
+
+Step = tuple[str, Callable[[], object]]
 
 
 def system_calls(folder: Path) -> Callable[[], None]:
@@ -38,7 +47,7 @@ def system_calls(folder: Path) -> Callable[[], None]:
     path, lock = str(folder / "bare.jsonl"), str(folder / "bare.jsonl.lock")
     data = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     locked = os.open(lock, os.O_RDWR | os.O_CREAT)
-    line, announcement, header = b"x" * 399 + b"\n", b"a" * 504, b"h" * 240
+    announcement, header = b"a" * 504, b"h" * 240
     os.pwrite(locked, announcement, 16)
 
     def append() -> None:
@@ -47,7 +56,7 @@ def system_calls(folder: Path) -> Callable[[], None]:
         os.pread(locked, 240, 16)
         os.stat(path)
         os.pwrite(locked, announcement, 16)
-        os.write(data, line)
+        os.write(data, LINE)
         os.fstat(data)
         os.pwrite(locked, header, 16)
         fcntl.flock(locked, fcntl.LOCK_UN)
@@ -58,8 +67,7 @@ def system_calls(folder: Path) -> Callable[[], None]:
 def bare_write(folder: Path) -> Callable[[], object]:
     """The one call that puts the bytes into the file."""
     data = os.open(folder / "written.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    line = b"x" * 399 + b"\n"
-    return lambda: os.write(data, line)
+    return lambda: os.write(data, LINE)
 
 
 def calls_of(call: Callable[[], object]) -> int:
@@ -85,7 +93,7 @@ async def measure(folder: Path) -> list[tuple[str, list[float], int]]:
             queue, codec = blocking._queue, blocking._codec
             assert queue is not None
             lines = (codec.encode(MESSAGE),)
-            steps: list[tuple[str, Callable[[], object]]] = [
+            steps: list[Step] = [
                 ("bare `write`", bare_write(folder)),
                 ("the nine system calls, bare", system_calls(folder)),
                 ("encoding and checking the message", lambda: codec.encode(MESSAGE)),
@@ -104,6 +112,43 @@ async def measure(folder: Path) -> list[tuple[str, list[float], int]]:
                     times.append((time.perf_counter() - began) / CALLS * 1e6)
                 last[1].append(await timed(session))
             return [*rows, last]
+
+
+async def synced(folder: Path) -> list[tuple[str, float]]:
+    """Seconds for an append that waits for the disk, and for what it waits for."""
+    flags = os.O_RDWR | os.O_CREAT
+    appended = os.open(folder / "appended", flags | os.O_APPEND)
+    filled = os.open(folder / "filled", flags)
+    os.write(filled, LINE * SYNCED)
+    os.fsync(filled)
+    places = iter(range(0, len(LINE) * SYNCED, len(LINE)))
+
+    def append() -> None:
+        os.write(appended, LINE)
+        os.fdatasync(appended)
+
+    def overwrite() -> None:
+        os.pwrite(filled, LINE, next(places))
+        os.fdatasync(filled)
+
+    with BlockingSession(folder / "synced.jsonl", durability="power") as blocking:
+        async with Session(folder / "synced-async.jsonl", durability="power") as session:
+            steps: list[Step] = [
+                ("`write` behind the file and `fdatasync`, bare", append),
+                ("`write` into a filled file and `fdatasync`, bare: a write-ahead log", overwrite),
+                ("a call on another thread, bare", lambda: asyncio.to_thread(int)),
+                ("`BlockingSession.append`", lambda: blocking.append(MESSAGE)),
+                ("`await Session.append`", lambda: session.append(MESSAGE)),
+            ]
+            times: list[list[float]] = [[] for _ in steps]
+            for _ in range(SYNCED):
+                for (_, step), taken in zip(steps, times, strict=True):
+                    began = time.perf_counter()
+                    done = step()
+                    if inspect.isawaitable(done):
+                        await done
+                    taken.append(time.perf_counter() - began)
+    return [(name, statistics.median(taken)) for (name, _), taken in zip(steps, times, strict=True)]
 
 
 async def timed(session: Session[Message]) -> float:
@@ -133,7 +178,7 @@ def opening(folder: Path) -> list[tuple[str, float]]:
         with BlockingSession(path) as session:
             use(session)
 
-    steps: list[tuple[str, Callable[[], object]]] = [
+    steps: list[Step] = [
         ("reading it in pieces, all of which are kept", lambda: list(pieces())),
         ("and telling its lines apart: the index", index),
         ("`BlockingSession.open`", lambda: opened(lambda _: None)),
@@ -148,6 +193,54 @@ def opening(folder: Path) -> list[tuple[str, float]]:
     return [(name, min(times)) for (name, _), *times in zip(steps, *rounds, strict=True)]
 
 
+def reverting(folder: Path) -> list[tuple[str, float]]:
+    """Seconds for a revert to the middle of 10 MB, each with what comes before it."""
+    path, half = folder / "long.jsonl", REVERTED // 2
+    line = MessageCodec(Message).encode(MESSAGE)
+    lines = line * (half // len(line))
+    content = lines + encode_checkpoint(0) + lines
+    path.write_bytes(content)
+    source = os.open(path, os.O_RDONLY)
+
+    def copied(target: int) -> None:
+        files.copy_range(source, target, 0, half)
+
+    def on_disk(target: int) -> None:
+        copied(target)
+        os.fdatasync(target)
+
+    def named(target: int) -> None:
+        on_disk(target)
+        os.link(path, folder / "kept")
+        _platform.sync_folder(str(folder))
+        os.replace(folder / "copy", folder / "put in place")
+        os.unlink(folder / "kept")
+
+    def to_copy(step: Callable[[int], object]) -> float:
+        target = os.open(folder / "copy", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            return duration(lambda: step(target))
+        finally:
+            os.close(target)
+
+    def revert(path: Path) -> float:
+        path.write_bytes(content)
+        with BlockingSession(path) as session:
+            return duration(lambda: session.revert_to(0))
+
+    rounds = [
+        (to_copy(copied), to_copy(on_disk), to_copy(named), revert(folder / f"{at}.jsonl"))
+        for at in range(REVERTS)
+    ]
+    names = (
+        "copying its first half",
+        "and having it on the disk",
+        "and a second name for the old file, its folder on the disk, and the swap",
+        "`BlockingSession.revert_to`",
+    )
+    return [(name, min(times)) for name, *times in zip(names, *rounds, strict=True)]
+
+
 def duration(step: Callable[[], object]) -> float:
     began = time.perf_counter()
     step()
@@ -155,14 +248,23 @@ def duration(step: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else ".") as folder:
-        rows = asyncio.run(measure(Path(folder)))
-        openings = opening(Path(folder))
+    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else ".") as name:
+        folder = Path(name)
+        rows = asyncio.run(measure(folder))
+        on_disk = asyncio.run(synced(folder))
+        reverts = reverting(folder)
+        openings = opening(folder)
     print(f"{platform.system()} {platform.release()}, Python {platform.python_version()}\n")
     print("| | µs | calls of functions |\n|---|--:|--:|")
     for name, times, calls in rows:
         decile = sorted(times)[len(times) // 10]
         print(f"| {name} | {decile:.1f} | {calls or ''} |")
+    print('\n| with `durability="power"` | µs |\n|---|--:|')
+    for name, seconds in on_disk:
+        print(f"| {name} | {seconds * 1e6:.0f} |")
+    print("\n| of a revert to the middle of 10 MB | ms |\n|---|--:|")
+    for name, seconds in reverts:
+        print(f"| {name} | {seconds * 1e3:.1f} |")
     print("\n| of a session of 100 MB | ms | MB/s |\n|---|--:|--:|")
     for name, seconds in openings:
         print(f"| {name} | {seconds * 1e3:,.0f} | {LARGE / 1e6 / seconds:,.0f} |")

@@ -344,9 +344,10 @@ class CommitQueue:
         if trace.sink is not None:
             self._refused = self._refused or trace.now()
 
-    def _pass_now(self) -> bool:
-        with translated(self.store.lock.path, "take the lock"):
-            if not self.store.lock.try_shortly():
+    def _pass_now(self, *, shortly: bool = True) -> bool:
+        lock = self.store.lock
+        with translated(lock.path, "take the lock"):
+            if not (lock.try_shortly() if shortly else lock.try_acquire()):
                 self._is_refused()
                 return False
         self._commit()
@@ -354,16 +355,10 @@ class CommitQueue:
 
     def _pass_when_free(self) -> bool:
         with self._guard:
-            hurried = any([operation.once for operation in self._waiting])
-        if hurried:
-            if self._pass_now():
-                return True
-        else:  # whoever may sleep needn't keep the processor from who has the lock
-            with translated(self.store.lock.path, "take the lock"):
-                if self.store.lock.try_acquire():
-                    self._commit()
-                    return True
-                self._is_refused()
+            hurried = any(operation.once for operation in self._waiting)
+        # Who may sleep needn't keep the processor from who has the lock.
+        if self._pass_now(shortly=hurried):
+            return True
         with self._guard:
             self._asleep = True
             self._refuse_once()

@@ -268,10 +268,14 @@ class SyncFailed(StorageError):
     """The disk did not confirm a write. The session refuses to write until it is opened anew.
 
     After a failed fsync the system may report success the second time although the bytes are
-    gone, so trying again proves nothing.
+    gone, so trying again proves nothing. The write is undone, unless somebody else has written
+    behind it meanwhile: then it is in the session, and may not be there after a power cut.
     """
 
-    advice = "Nothing was acknowledged. Check the disk, then open the session anew."
+    advice = (
+        "Nothing was acknowledged, and it is undone unless somebody has written behind it. Check "
+        "the disk, then open the session anew."
+    )
 
 
 def _ranges(numbers: tuple[int, ...]) -> str:

@@ -69,6 +69,8 @@ _CRASH = {
     "unlocked before publishing": (3,),
     "not synced before publishing": (2,),
     "announcement of several records not synced": (1,),
+    "not synced behind the unlocking": (2,),
+    "what the disk refused stays": (12,),
     "place of the bytes not checked": (4, 11),
     "replaced before the old file is kept": (2,),
     "old file not kept": (2,),
@@ -106,6 +108,8 @@ _CRASH_METHODS = {
 
 _POWER = {
     "data not synced before it is acknowledged": (2,),
+    "data not synced behind the unlocking": (2,),
+    "several records left for behind the unlocking": (1,),
     "published before the data is synced": (2,),
     "announcement of several records not synced": (1,),
     "announcement synced after the data": (1,),

@@ -161,10 +161,16 @@ METHODS = {
         {"tests/test_processes.py": (), "tests/test_fork.py": ()},
     ),
     "waits": Method(
-        "timeouts, Ctrl-C at many instants, signals by the hundred, exit with somebody waiting",
+        "timeouts, Ctrl-C at many instants, signals by the hundred, exit with somebody waiting, a "
+        "disk that is waited for, or refuses",
         "tests",
-        (8,),
-        {"tests/test_exit.py": (), "tests/test_interrupt.py": (), "tests/test_blocking.py": ()},
+        (8, 12),
+        {
+            "tests/test_exit.py": (),
+            "tests/test_interrupt.py": (),
+            "tests/test_blocking.py": (),
+            "tests/test_synced.py": (),
+        },
     ),
     "heartbeat": Method(
         "how long the event loop stands still, against how long the thing takes and the noise that "
@@ -205,7 +211,10 @@ METHODS = {
         (1, 4, 11, 12),
         {
             "tests/test_faults.py": (),
-            "tests/test_crash.py": ("memory_equals_the_file_after_any_failing_call",),
+            "tests/test_crash.py": (
+                "memory_equals_the_file_after_any_failing_call",
+                "what_the_disk_refuses_behind_the_unlocking_is_taken_back",
+            ),
             "tests/test_bad_days.py": (
                 "a_failing_call_undoes_the_operation_or_does_it_no_harm",
                 "a_failing_call_where_there_are_no_hard_links",
