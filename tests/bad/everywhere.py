@@ -22,7 +22,13 @@ from typing import Any
 from bad import mutants
 from bad.faults import EVERY_CALL, watched
 from bad.operations import OPERATIONS, SEED, Blocking, message, seeded
-from bad.soundness import assert_memory_is_file, fold, leftovers, open_descriptors
+from bad.soundness import (
+    assert_memory_is_file,
+    assert_none_is_lost,
+    fold,
+    leftovers,
+    open_descriptors,
+)
 from cosession import (
     BlockingSession,
     CosessionError,
@@ -251,7 +257,7 @@ class Course:
         self.tried.unsure += unsure
         self.examine(scene, raised, error, unsure=unsure or lasting)
         scene.close()
-        assert open_descriptors() == descriptors, "a descriptor is lost"
+        assert_none_is_lost(descriptors)
 
     def examine(
         self, scene: Scene, raised: CosessionError | None, error: int, *, unsure: bool
