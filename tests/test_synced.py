@@ -176,6 +176,26 @@ def test_several_records_are_on_the_disk_before_anybody_sees_them(
         assert free == [True]
 
 
+def test_what_is_single_on_the_average_is_not(path: Path, disk: Callable[[Hook], None]) -> None:
+    """Two records and none, by two operations that go out together, are two of one operation."""
+    real = _platform.sync_data
+    free: list[bool] = []
+
+    def note(fd: int) -> None:
+        free.append(is_free(path))
+        real(fd)
+
+    with warm(path) as session:
+        queue = session._queue
+        assert queue is not None
+        for add in (session._add([user("one"), user("two")]), session._add([])):
+            queue.add(Operation(session._request("append", None, add), once=False))
+        disk(note)
+        assert queue.try_pass()
+        assert len(free) == 2  # the announcement, and the records
+        assert not any(free)
+
+
 async def test_many_coroutines_wait_for_one_sync_and_hear_the_same(
     path: Path, disk: Callable[[Hook], None]
 ) -> None:

@@ -183,13 +183,14 @@ class FileAppender(FileHealer):
             return published, shift  # all that failed came behind the bytes that count
         return header, shift
 
-    def _may_sync_unlocked(self, generation: int, lines: int, operations: int) -> bool:
-        """Whether records may be published before they are on the disk, where that is waited for.
+    def _may_sync_unlocked(self, generation: int, operations: Sequence[Sequence[bytes]]) -> bool:
+        """Whether these may be published before they are on the disk, where that is waited for.
 
-        If a power cut then takes some of them, none of the operations is there in part. So others'
+        If a power cut then takes some of their records, none of them is there in part. So others'
         go to the disk at the same time as ours.
         """
-        return self.durable and lines == operations and generation == self._on_disk.generation
+        single = all(len(lines) <= 1 for lines in operations)
+        return self.durable and single and generation == self._on_disk.generation
 
     def _sync_unlocked(self, upto: Revision, length: int) -> None:
         """Have on the disk what was just published up to here. The lock is free.

@@ -149,7 +149,7 @@ class BlockingSession(SessionBase[T], Generic[T]):
         if expect is None and on_conflict == "raise" and not self._turn:
             if timeout is not None:
                 tries_once(timeout)
-            if (revision := self._open_queue().append_at_once(add.lines)) is not None:
+            if (revision := self._open_queue().append_now(add.lines)) is not None:
                 return revision
         request = self._request("append", self._expectation(expect, on_conflict), add)
         try:

@@ -221,12 +221,6 @@ class CommitQueue:
             self._slow_until = now + min(1, _CAUTION * taken)
         lock.give_way()
 
-    def append_at_once(self, lines: Sequence[bytes]) -> Revision | None:
-        """`append_now`, and others get their turn."""
-        revision = self.append_now(lines)
-        self.store.lock.give_way()
-        return revision
-
     def append_now(self, lines: Sequence[bytes]) -> Revision | None:
         """Append records on this thread, if no thread, process or turn is in the way.
 
@@ -235,6 +229,11 @@ class CommitQueue:
         Raises:
             CosessionError: Nothing was in the way, and yet it failed; nothing has happened.
         """
+        revision = self._append_now(lines)
+        self.store.lock.give_way()
+        return revision
+
+    def _append_now(self, lines: Sequence[bytes]) -> Revision | None:
         if self._waiting or self._passer or trace.sink is not None:
             return None
         try:
@@ -250,7 +249,7 @@ class CommitQueue:
         began = time.monotonic()
         if began < self._slow_until:
             return None
-        revision = self.append_now(lines)
+        revision = self._append_now(lines)
         self._mind(began)
         return revision
 

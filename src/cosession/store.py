@@ -151,7 +151,7 @@ class Store(FileAppender):
         position = start
         lines = list(chain.from_iterable(appends))
         data = b"".join(lines)
-        late = self._may_sync_unlocked(generation, len(lines), len(appends))
+        late = self._may_sync_unlocked(generation, appends)
 
         def landed(shift: int) -> None:
             nonlocal position

@@ -23,7 +23,7 @@ MUTANTS = {
     ),
     "several records left for behind the unlocking": Mutant(
         "cosession.appending:FileAppender._may_sync_unlocked",
-        {"return …": "return self.durable and generation == self._on_disk.generation"},
+        {"single = …": "single = True"},
         "appends",
         "power",
     ),
