@@ -14,8 +14,8 @@ import cosession
 PACKAGE = Path(cosession.__file__).parent
 
 LAYERS = (
-    "values", "interrupts", "errors", "records", "codec", "history", "marks", "state", "edits",
-    "batch", "changes", "header", "repair", "plain", "messages", "_platform", "_fork", "trace",
+    "_json", "values", "interrupts", "errors", "records", "codec", "history", "marks", "state",
+    "edits", "batch", "changes", "header", "repair", "plain", "messages", "_platform", "_fork", "trace",
     "lock", "files", "documents", "card", "presence", "lineage", "turn_lock", "reading",
     "replacing", "healing", "appending", "store", "transfer", "findings", "inspect", "commits",
     "_base", "transaction", "follow", "turn", "session", "blocking",
@@ -23,8 +23,8 @@ LAYERS = (
 """From the bottom to the top, as `docs/design.md` lists them; nothing imports upwards."""
 
 PURE = (
-    "values", "interrupts", "errors", "records", "codec", "history", "marks", "state", "edits",
-    "batch", "changes", "header", "repair", "plain", "messages",
+    "_json", "values", "interrupts", "errors", "records", "codec", "history", "marks", "state",
+    "edits", "batch", "changes", "header", "repair", "plain", "messages",
 )  # fmt: skip
 SYSTEM = {
     "asyncio", "fcntl", "io", "msvcrt", "os", "pathlib", "shutil", "socket", "subprocess",

@@ -7,7 +7,6 @@ for the history. Every other line is parsed at once.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from array import array
@@ -16,6 +15,7 @@ from itertools import accumulate, compress, count
 from operator import add
 from typing import Any
 
+from . import _json as json
 from .values import value
 
 BOM = b"\xef\xbb\xbf"

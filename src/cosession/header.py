@@ -13,11 +13,11 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Sequence
 from zlib import crc32
 
+from . import _json as json
 from .records import Holder
 from .values import value
 

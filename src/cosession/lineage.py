@@ -10,11 +10,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
 
+from . import _json as json
 from . import _platform, files
 from .card import from_json, own_card, to_json
 from .records import Holder, Revision

@@ -7,12 +7,14 @@ be fit all the same.
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from math import isfinite
 from types import NoneType
 from typing import Any
+
+from . import _json as json
 
 _SHAPE: dict[str, tuple[type, ...]] = {
     "role": (str,),
@@ -27,9 +29,12 @@ _ATOMS = frozenset({str, bool, NoneType})
 _LARGE = 1 << 63
 _DEEP = 32
 
-_to_text = json.JSONEncoder(
-    ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")
-).encode
+
+@cache
+def _encoder() -> Callable[[object], str]:
+    return json.JSONEncoder(
+        ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")
+    ).encode
 
 
 def is_plain_data(data: dict[Any, Any]) -> bool:
@@ -59,7 +64,7 @@ def _to_json(message: dict[str, Any]) -> bytes:
     core = sys.modules.get("pydantic_core")
     write = getattr(core, "to_json", None)  # another thread may be in the middle of the import
     if write is None:
-        return _to_text(message).encode()
+        return _encoder()(message).encode()
     line: bytes = write(message)
     return line
 

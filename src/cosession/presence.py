@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import threading
@@ -20,6 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 
 from . import _fork, _platform, files
+from . import _json as json
 from .card import from_json, own_card, to_json
 from .errors import CosessionError, NotASession
 from .files import translated

@@ -20,7 +20,6 @@ The events and their fields are described in `docs/trace.md`.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -31,6 +30,7 @@ from collections.abc import Mapping
 from itertools import count
 
 from . import _fork, _platform
+from . import _json as json
 from .header import Appending, Header, Identity, Replacing
 from .records import Holder
 

@@ -15,12 +15,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
 from collections.abc import Callable
 
+from . import _json as json
 from . import _platform, presence, trace
 from .card import from_json, own_card, to_json
 from .files import translated
