@@ -22,8 +22,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -35,6 +36,7 @@ from cosession.state import State
 MESSAGE = {"role": "user", "content": "x" * 370}
 LINE = b"x" * 399 + b"\n"
 ROUNDS, CALLS = 150, 40
+COROUTINES = 50
 LARGE, OPENINGS = 100_000_000, 5
 SYNCED = 300
 REVERTED, REVERTS = 10_000_000, 15
@@ -112,6 +114,69 @@ async def measure(folder: Path) -> list[tuple[str, list[float], int]]:
                     times.append((time.perf_counter() - began) / CALLS * 1e6)
                 last[1].append(await timed(session))
             return [*rows, last]
+
+
+def held(folder: Path) -> float:
+    """Microseconds for which an append has the lock: no two processes do that at once."""
+    times: list[float] = []
+    with BlockingSession(folder / "held.jsonl") as session:
+        session.append(MESSAGE)
+        lock = session._store.lock
+        try_shortly, release, taken = lock.try_shortly, lock.release, 0.0
+
+        def take() -> bool:
+            nonlocal taken
+            got = try_shortly()
+            taken = time.perf_counter()
+            return got
+
+        def let_go() -> None:
+            times.append(time.perf_counter() - taken)
+            release()
+
+        lock.try_shortly, lock.release = take, let_go  # type: ignore[method-assign]
+        for _ in range(ROUNDS * CALLS // 4):
+            session.append(MESSAGE)
+    return sorted(times)[len(times) // 10] * 1e6
+
+
+async def together(folder: Path) -> list[tuple[str, float]]:
+    """Microseconds for each append where many coroutines append at the same moment."""
+    waiting: list[asyncio.Future[None]] = []
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        woken = waiting.copy()
+        waiting.clear()
+        for future in woken:
+            future.set_result(None)
+
+    async def wait(_: object) -> None:
+        future = loop.create_future()
+        waiting.append(future)
+        if len(waiting) == 1:
+            loop.call_soon(wake)
+        await future
+
+    async def with_many(do: Callable[[Any], Awaitable[object]]) -> float:
+        async def one() -> None:
+            for _ in range(CALLS):
+                await do(MESSAGE)
+
+        began = time.perf_counter()
+        await asyncio.gather(*(one() for _ in range(COROUTINES)))
+        return (time.perf_counter() - began) / COROUTINES / CALLS * 1e6
+
+    async with Session(folder / "together.jsonl") as session:
+        await session.load()
+        bare, ours = [], []
+        for _ in range(ROUNDS):
+            bare.append(await with_many(wait))
+            ours.append(await with_many(session.append))
+    return [
+        (f"{COROUTINES} coroutines that are woken together, bare", sorted(bare)[ROUNDS // 10]),
+        ("`await Session.append` of each", sorted(ours)[ROUNDS // 10]),
+    ]
 
 
 async def synced(folder: Path) -> list[tuple[str, float]]:
@@ -251,6 +316,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else ".") as name:
         folder = Path(name)
         rows = asyncio.run(measure(folder))
+        lock = held(folder)
+        crowd = asyncio.run(together(folder))
         on_disk = asyncio.run(synced(folder))
         reverts = reverting(folder)
         openings = opening(folder)
@@ -259,6 +326,9 @@ def main() -> None:
     for name, times, calls in rows:
         decile = sorted(times)[len(times) // 10]
         print(f"| {name} | {decile:.1f} | {calls or ''} |")
+    print(f"| the lock is held meanwhile | {lock:.1f} | |")
+    for name, microseconds in crowd:
+        print(f"| {name} | {microseconds:.1f} | |")
     print('\n| with `durability="power"` | µs |\n|---|--:|')
     for name, seconds in on_disk:
         print(f"| {name} | {seconds * 1e6:.0f} |")

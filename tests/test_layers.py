@@ -15,8 +15,8 @@ PACKAGE = Path(cosession.__file__).parent
 
 LAYERS = (
     "_json", "values", "interrupts", "errors", "records", "codec", "history", "marks", "state",
-    "edits", "batch", "changes", "header", "repair", "plain", "messages", "_platform", "_fork", "trace",
-    "lock", "files", "documents", "card", "presence", "lineage", "turn_lock", "reading",
+    "edits", "batch", "changes", "header", "repair", "plain", "messages", "_platform", "_fork",
+    "trace", "lock", "files", "documents", "card", "presence", "lineage", "turn_lock", "reading",
     "replacing", "healing", "appending", "store", "transfer", "findings", "inspect", "commits",
     "_base", "transaction", "follow", "turn", "session", "blocking",
 )  # fmt: skip
