@@ -196,6 +196,31 @@ def test_what_is_single_on_the_average_is_not(path: Path, disk: Callable[[Hook],
         assert not any(free)
 
 
+def test_ctrl_c_while_it_is_taken_back_acknowledges_nothing(
+    path: Path, disk: Callable[[Hook], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync that is repeated then could succeed, and would prove nothing."""
+    real, truncate = _platform.sync_data, _platform.truncate
+
+    def interrupted(fd: int, name: str, length: int) -> None:
+        disk(real)
+        monkeypatch.setattr(_platform, "truncate", truncate)
+        raise KeyboardInterrupt
+
+    with warm(path) as session:
+        queue = session._queue
+        assert queue is not None
+        theirs = Operation(session._request("append", None, session._add(user("b"))), once=False)
+        queue.add(theirs)
+        disk(refuse)
+        monkeypatch.setattr(_platform, "truncate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            session.append(user("mine"))
+        assert theirs.settled
+        with pytest.raises(SyncFailed):
+            theirs.outcome()
+
+
 async def test_many_coroutines_wait_for_one_sync_and_hear_the_same(
     path: Path, disk: Callable[[Hook], None]
 ) -> None:

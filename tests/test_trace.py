@@ -227,6 +227,16 @@ async def test_what_goes_out_in_one_pass_is_one_event(path: Path, log: Path) -> 
     assert len(behind) < 6
 
 
+async def test_what_takes_too_long_for_the_event_loop_is_told_once(path: Path, log: Path) -> None:
+    """It goes to the thread: the hold that came to nothing says so, and that of the thread what."""
+    async with Session(path) as session:
+        await session.append(user("x" * 100_000))
+    held = [event["operations"] for event in events(log, "commit")]
+    assert held.count(["append"]) == 1
+    assert held.index(["append"]) == len(held) - 1
+    assert held.count([]) == len(held) - 1 >= 2  # opening, and the event loop's
+
+
 def test_who_gives_up_waiting_for_the_lock_says_so(path: Path, log: Path) -> None:
     """A timeout leaves an event with the length of the wait, and the name of the operation."""
     with BlockingSession(path) as session:
