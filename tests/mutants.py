@@ -90,7 +90,7 @@ MUTANTS = {
     # ---- no order explains it ---------------------------------------------------------------
     "the lock does nothing": Mutant(
         "order",
-        "cosession.lock:KernelLock.try_acquire",
+        "cosession.kernel_lock:KernelLock.try_acquire",
         {"if not _platform.try_lock…": "if False:"},
     ),
     "a read answers from memory": Mutant(

@@ -16,9 +16,9 @@ PACKAGE = Path(cosession.__file__).parent
 LAYERS = (
     "_json", "values", "interrupts", "errors", "records", "codec", "history", "marks", "state",
     "edits", "batch", "changes", "header", "repair", "plain", "messages", "_platform", "_fork",
-    "trace", "lock", "files", "documents", "card", "presence", "lineage", "turn_lock", "reading",
-    "replacing", "healing", "appending", "store", "transfer", "findings", "inspect", "commits",
-    "_base", "transaction", "follow", "turn", "session", "blocking",
+    "trace", "kernel_lock", "lock", "files", "documents", "card", "presence", "lineage",
+    "turn_lock", "reading", "replacing", "healing", "appending", "store", "transfer", "findings",
+    "inspect", "commits", "_base", "transaction", "follow", "turn", "session", "blocking",
 )  # fmt: skip
 """From the bottom to the top, as `docs/design.md` lists them; nothing imports upwards."""
 

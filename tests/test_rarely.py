@@ -26,7 +26,7 @@ from cosession import (
     TurnOver,
     UnknownRevision,
     files,
-    lock,
+    kernel_lock,
     reading,
 )
 from cosession import _platform as platform
@@ -105,9 +105,9 @@ def test_a_turn_that_is_waited_for_in_vain_is_an_error(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the system refuses while a thread waits, whoever asked is told, and can ask again."""
-    real = lock.KernelLock.acquire
+    real = kernel_lock.KernelLock.acquire
 
-    def acquire(self: lock.KernelLock, *, wanted: Callable[[], bool]) -> bool:
+    def acquire(self: kernel_lock.KernelLock, *, wanted: Callable[[], bool]) -> bool:
         if self.path.endswith(".turn"):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return real(self, wanted=wanted)
@@ -115,7 +115,7 @@ def test_a_turn_that_is_waited_for_in_vain_is_an_error(
     with BlockingSession(path) as session, BlockingSession(path) as other:
         with other.turn():
             with monkeypatch.context() as patch:
-                patch.setattr(lock.KernelLock, "acquire", acquire)
+                patch.setattr(kernel_lock.KernelLock, "acquire", acquire)
                 with (
                     pytest.raises(StorageError, match="wait for the turn") as caught,
                     session.turn(timeout=BOUND),
@@ -323,7 +323,7 @@ def test_a_lock_that_breaks_unexpectedly_is_told_to_whoever_waits_for_it(
 
     with BlockingSession(path) as session:
         with monkeypatch.context() as patch:
-            patch.setattr(lock.KernelLock, "try_acquire", broken)
+            patch.setattr(kernel_lock.KernelLock, "try_acquire", broken)
             with pytest.raises(CosessionError, match="unexpected") as caught:
                 session.append(message("never"), timeout=BOUND)
         assert isinstance(caught.value.__cause__, ZeroDivisionError)

@@ -24,7 +24,7 @@ from . import _json as json
 from . import _platform, presence, trace
 from .card import from_json, own_card, to_json
 from .files import translated
-from .lock import KernelLock
+from .kernel_lock import KernelLock
 from .records import Holder, Revision, TurnCard
 
 _COURTESY = 0.25

@@ -46,7 +46,7 @@ MUTANTS = {
     # ---- errors -----------------------------------------------------------------------------
     "a failed unlock leaves the lock": Caught(
         "errors",
-        "cosession.lock:KernelLock.release",
+        "cosession.kernel_lock:KernelLock.release",
         {"self._close()  # …": "pass"},
         f"{_FAULTS}[append one]",
     ),

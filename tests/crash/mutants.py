@@ -194,7 +194,7 @@ MUTANTS = {
     ),
     # ---- the lock ---------------------------------------------------------------------------
     "lock file not looked at again": Mutant(
-        "cosession.lock:KernelLock._is_ours",
+        "cosession.kernel_lock:KernelLock._is_ours",
         {"self.held = there.st_ino…": "self.held = True", "pass": "self.held = True"},
         "append-one",
         "order",

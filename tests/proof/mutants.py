@@ -181,17 +181,17 @@ _REPLACING = "tests_windows/test_windows_replacing.py::test_"
 MUTANTS = {
     # ---- locks ------------------------------------------------------------------------------
     "a forked child unlocks": Mutant(
-        "cosession.lock:KernelLock.after_fork_in_child",
+        "cosession.kernel_lock:KernelLock.after_fork_in_child",
         _let_go_in_child,
         f"{_FORK}a_childs_doings_dont_release_the_parents_lock",
     ),
     "unlinked when it is released": Mutant(
-        "cosession.lock:KernelLock.release",
+        "cosession.kernel_lock:KernelLock.release",
         _removed_when_released,
         f"{_PROCESSES}portalocker_and_we_shut_each_other_out",
     ),
     "a dead one's announcement counts as a lock": Mutant(
-        "cosession.lock:KernelLock._is_ours",
+        "cosession.kernel_lock:KernelLock._is_ours",
         _announcement_is_a_lock,
         f"{_PROCESSES}the_lock_of_a_killed_process_is_free_at_once",
     ),
@@ -207,7 +207,9 @@ MUTANTS = {
         f"{_CONFORMS}[a-wait-for-one-who-stands-still-ends]",
     ),
     "who waits looks once a second": Mutant(
-        "cosession.lock:KernelLock.acquire", _polling, f"{_CONFORMS}[a-waiter-is-woken-at-once]"
+        "cosession.kernel_lock:KernelLock.acquire",
+        _polling,
+        f"{_CONFORMS}[a-waiter-is-woken-at-once]",
     ),
     "exit waits for who waits": Mutant(
         "threading:Thread", _not_daemons, "tests/test_exit.py::test_exit_with_a_wait_pending"

@@ -15,7 +15,8 @@ from contextlib import suppress
 from zlib import crc32
 
 from ... import _platform
-from ...lock import KernelLock, LockFile
+from ...kernel_lock import KernelLock
+from ...lock import LockFile
 from ...trace import now
 from ...turn_lock import TurnLock, Turns
 from .place import look
