@@ -18,7 +18,6 @@ from bad.faults import failing, watched
 from bad.operations import OPERATIONS, SEED, after, message, seeded
 from bad.soundness import (
     assert_memory_is_file,
-    assert_none_is_lost,
     assert_sound,
     fold,
     leftovers,
@@ -209,7 +208,7 @@ def one_fault(
         session.append(message("goes on"))
         assert_sound(session)
         assert fold(path.read_bytes()).contents == [*contents, "goes on"]
-    assert_none_is_lost(descriptors)
+    assert open_descriptors() == descriptors
 
 
 @pytest.mark.parametrize("read_only", [False, True], ids=["writer", "reader"])
@@ -247,7 +246,7 @@ def test_a_failing_call_on_opening_is_an_error_and_no_loss(
                     session.open()
                     opened = True
                 if not opened:
-                    assert_none_is_lost(descriptors)
+                    assert open_descriptors() == descriptors
                     session.open()
                 session.refresh()
                 assert_memory_is_file(session)
@@ -255,7 +254,7 @@ def test_a_failing_call_on_opening_is_an_error_and_no_loss(
                     fold(data).contents
                 )
                 session.close()
-                assert_none_is_lost(descriptors)
+                assert open_descriptors() == descriptors
                 if not read_only:
                     with BlockingSession(path) as session:
                         session.append(message("goes on"))
@@ -385,7 +384,7 @@ def test_no_session_starts_on_a_full_disk_but_it_can_be_read(small_disk: Path) -
             BlockingSession(path).open()
         with pytest.raises(StorageFull):
             BlockingSession(small_disk / "new.jsonl").open()
-    assert_none_is_lost(descriptors)
+    assert open_descriptors() == descriptors
     with BlockingSession(path, read_only=True) as reader:
         assert_memory_is_file(reader)
         assert len(reader.history) == 3

@@ -17,14 +17,7 @@ from pathlib import Path
 import pytest
 
 from bad.operations import APPENDS, OPERATIONS, REPLACES, SEED, message, seeded
-from bad.soundness import (
-    assert_memory_is_file,
-    assert_none_is_lost,
-    assert_sound,
-    fold,
-    open_descriptors,
-    rotated,
-)
+from bad.soundness import assert_memory_is_file, assert_sound, fold, open_descriptors, rotated
 from cosession import (
     BlockingSession,
     CosessionError,
@@ -102,7 +95,7 @@ def test_no_session_opens_on_what_is_no_file(tmp_path: Path, what: str, read_onl
         BlockingSession(path, read_only=read_only).open()
     assert kept(path) == before
     assert os.listdir(tmp_path) == ["context.jsonl"]
-    assert_none_is_lost(descriptors)
+    assert open_descriptors() == descriptors
 
 
 @pytest.mark.parametrize("name", [*OPERATIONS, "refresh"])
@@ -247,7 +240,7 @@ def test_what_lies_in_the_locks_place_is_refused_and_left(
         assert len(reader.history) == 3
     assert kept(lock) == before
     assert path.read_bytes() == SEED
-    assert_none_is_lost(descriptors)
+    assert open_descriptors() == descriptors
 
 
 @pytest.mark.parametrize("what", [*PLACES, "link to a file"])

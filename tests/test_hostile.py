@@ -19,7 +19,7 @@ if sys.platform == "win32":
 from bad import mutants
 from bad.everywhere import Scene, _leave_half
 from bad.operations import SEED, message, seeded
-from bad.soundness import assert_memory_is_file, assert_none_is_lost, open_descriptors
+from bad.soundness import assert_memory_is_file, open_descriptors
 from cosession import BlockingSession, CosessionError, Message
 
 mutants.plant()
@@ -131,7 +131,7 @@ def test_what_is_planted_at_a_name_of_ours_harms_nobody(
             pass
     session.close()
     assert tree(victims) == before
-    assert_none_is_lost(descriptors)
+    assert open_descriptors() == descriptors
     if not name.endswith(".tmp"):
         assert stat.S_IFMT(place.lstat().st_mode) == kind, "it was taken away"
     everything_kept = b"".join(

@@ -8,7 +8,7 @@ import sys
 import portalocker  # noqa: F401 - imported while the interpreter's own files can still be read
 
 from bad.operations import OPERATIONS, REPLACES, message
-from bad.soundness import assert_memory_is_file, assert_none_is_lost, open_descriptors
+from bad.soundness import assert_memory_is_file, open_descriptors
 from cosession import BlockingSession, CosessionError, Message
 
 NOBODY = 65534
@@ -37,7 +37,7 @@ def main(whats: str, path: str, *options: str) -> None:
                 print(f"{what}: read {len(session.history)}")
         except CosessionError as error:
             print(f"{what}: {type(error).__name__} of {type(error.__cause__).__name__}: {error}")
-        assert_none_is_lost(before)
+        assert before == open_descriptors(), "a descriptor was lost"
 
 
 def suffer(session: BlockingSession[Message], folder: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,14 +106,3 @@ def open_descriptors() -> int | None:
         return len(os.listdir("/proc/self/fd"))
     except OSError:
         return None
-
-
-def assert_none_is_lost(before: int | None) -> None:
-    """No more descriptors are open than there were.
-
-    Fewer may be: what an earlier test has left is closed when its garbage is collected.
-    """
-    deadline = time.monotonic() + 5
-    while before is not None and (now := open_descriptors()) is not None and now > before:
-        assert time.monotonic() < deadline, f"{now - before} descriptors are lost"
-        time.sleep(0.005)
