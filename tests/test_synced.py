@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,27 @@ def warm(path: Path) -> Iterator[BlockingSession[Message]]:
 
 def contents(session: BlockingSession[Message]) -> list[object]:
     return [message.content for message in session.history]
+
+
+def queued(session: BlockingSession[Message], messages: Any) -> Operation:
+    """An append of another thread's, which waits for somebody to commit it."""
+    operation = Operation(session._request("append", None, session._add(messages)), once=False)
+    assert session._queue is not None
+    session._queue.add(operation)
+    return operation
+
+
+def noting_the_lock(path: Path, disk: Callable[[Hook], None]) -> list[bool]:
+    """Whether it is free at each sync from now on."""
+    real = _platform.sync_data
+    free: list[bool] = []
+
+    def note(fd: int) -> None:
+        free.append(is_free(path))
+        real(fd)
+
+    disk(note)
+    return free
 
 
 def test_others_append_while_one_waits_for_the_disk(
@@ -164,15 +186,8 @@ def test_several_records_are_on_the_disk_before_anybody_sees_them(
     path: Path, disk: Callable[[Hook], None]
 ) -> None:
     """A power cut might leave some of them, so they are synced under the lock."""
-    real = _platform.sync_data
-    free: list[bool] = []
-
-    def note(fd: int) -> None:
-        free.append(is_free(path))
-        real(fd)
-
     with warm(path) as session:
-        disk(note)
+        free = noting_the_lock(path, disk)
         session.append([user("one"), user("two")])
         assert free
         assert not any(free)
@@ -183,20 +198,12 @@ def test_several_records_are_on_the_disk_before_anybody_sees_them(
 
 def test_what_is_single_on_the_average_is_not(path: Path, disk: Callable[[Hook], None]) -> None:
     """Two records and none, by two operations that go out together, are two of one operation."""
-    real = _platform.sync_data
-    free: list[bool] = []
-
-    def note(fd: int) -> None:
-        free.append(is_free(path))
-        real(fd)
-
     with warm(path) as session:
-        queue = session._queue
-        assert queue is not None
-        for add in (session._add([user("one"), user("two")]), session._add([])):
-            queue.add(Operation(session._request("append", None, add), once=False))
-        disk(note)
-        assert queue.try_pass()
+        queued(session, [user("one"), user("two")])
+        queued(session, [])
+        free = noting_the_lock(path, disk)
+        assert session._queue is not None
+        assert session._queue.try_pass()
         assert len(free) == 2  # the announcement, and the records
         assert not any(free)
 
@@ -213,10 +220,7 @@ def test_ctrl_c_while_it_is_taken_back_acknowledges_nothing(
         raise KeyboardInterrupt
 
     with warm(path) as session:
-        queue = session._queue
-        assert queue is not None
-        theirs = Operation(session._request("append", None, session._add(user("b"))), once=False)
-        queue.add(theirs)
+        theirs = queued(session, user("b"))
         disk(refuse)
         monkeypatch.setattr(_platform, "truncate", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -263,10 +267,7 @@ def test_ctrl_c_acknowledges_nothing_that_is_not_on_the_disk(
         (real if disk_is_well else refuse)(fd)
 
     with warm(path) as session:
-        queue = session._queue
-        assert queue is not None
-        theirs = Operation(session._request("append", None, session._add(user("b"))), once=False)
-        queue.add(theirs)
+        theirs = queued(session, user("b"))
         disk(interrupted_once)
         with pytest.raises(KeyboardInterrupt):
             session.append(user("mine"))

@@ -189,8 +189,9 @@ class FileAppender(FileHealer):
         If a power cut then takes some of their records, none of them is there in part. So others'
         go to the disk at the same time as ours.
         """
-        single = all(len(lines) <= 1 for lines in operations)
-        return self.durable and single and generation == self._on_disk.generation
+        if not self.durable or generation != self._on_disk.generation:
+            return False
+        return all(len(lines) <= 1 for lines in operations)
 
     def _sync_unlocked(self, upto: Revision, length: int) -> None:
         """Have on the disk what was just published up to here. The lock is free.

@@ -324,10 +324,10 @@ class CommitQueue:
 
     def start_pass(self) -> None:
         """See to it that the thread runs a pass as long as something waits."""
-        from queue import SimpleQueue  # not for a program that needs no thread
-
         with self._guard:
             if self._thread is None:
+                from queue import SimpleQueue  # not for a program that needs no thread
+
                 self._bell = self._bell or SimpleQueue()
                 thread = threading.Thread(target=self._run, name="cosession-commit", daemon=True)
                 thread.start()

@@ -130,12 +130,12 @@ class KernelLock:
         Where the kernel can wait, the wait itself can't be interrupted: the lock is handed back
         at once if nobody wants it by the time it comes.
         """
-        from random import uniform  # not for a program that has nobody to wait for
-
         while wanted():
             if not _platform.CAN_BLOCK:
                 if self.try_acquire():
                     return True
+                from random import uniform  # not for a program that has nobody to wait for
+
                 time.sleep(uniform(0.001, 0.006))
                 continue
             self.open()

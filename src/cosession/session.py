@@ -605,13 +605,11 @@ class Session(SessionBase[T], Generic[T]):
         return queue.append_quickly(lines)
 
     async def _commit(self, request: Request, timeout: float | None) -> Outcome:
-        queue, waits = self._open_queue(), None
+        queue, waits, settle = self._open_queue(), None, None
         if self._lock.locked():  # somebody leads: all there is to do is wait
             waits = asyncio.get_running_loop().create_future()
             settle = partial(_finish, waits)
-            operation = Operation(request, once=tries_once(timeout), on_settled=settle)
-        else:
-            operation = Operation(request, once=tries_once(timeout))
+        operation = Operation(request, once=tries_once(timeout), on_settled=settle)
         try:
             queue.add(operation)
             settled = waits or self._settle(queue, operation)

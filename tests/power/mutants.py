@@ -23,7 +23,7 @@ MUTANTS = {
     ),
     "several records left for behind the unlocking": Mutant(
         "cosession.appending:FileAppender._may_sync_unlocked",
-        {"single = …": "single = True"},
+        {"return all(…": "return True"},
         "appends",
         "power",
     ),
