@@ -56,6 +56,7 @@ REASONS: dict[tuple[str, str], str] = {
     ("inspect.py", ""): RARE,
     ("kernel_lock.py", "KernelLock.acquire"): RARE,
     ("kernel_lock.py", "KernelLock.is_at_its_path"): RARE,
+    ("kernel_lock.py", "KernelLock.open"): RARE,
     ("kernel_lock.py", "KernelLock.is_current"): RARE,
     ("lock.py", "LockFile._left_over"): REFUSED,
     ("lock.py", "LockFile.holder"): RARE,
