@@ -13,7 +13,8 @@ import json
 import os
 import random
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cosession.messages  # noqa: F401
@@ -129,8 +130,11 @@ def disorder(seen: Sequence[str]) -> list[str]:
 
 
 def append_unlocked(path: str, name: str, count: int) -> list[str]:
+    """Append; the last operation not before somebody has read the file in order to revert."""
     told = []
     for number in range(count):
+        if number == count - 1:
+            wait_until(lambda: os.path.exists(f"{path}.read"))
         with open(path, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(message) + "\n" for message in messages(name, number))
         told += texts(name, number)
@@ -138,15 +142,31 @@ def append_unlocked(path: str, name: str, count: int) -> list[str]:
 
 
 def revert_unlocked(path: str, name: str, count: int) -> list[int]:
-    """Read the file, keep it under another name, write the part that stays."""
+    """Read the file, keep it under another name, write the part that stays.
+
+    The first time somebody appends between the reading and the writing. Left to luck that happens
+    in most runs, but a test that luck may fail is of no use.
+    """
     for number in range(count):
         with open(path, encoding="utf-8") as file:
             lines = file.readlines()
+            if number == 0:
+                read = file.tell()
+                open(f"{path}.read", "x").close()
+                wait_until(lambda: os.path.getsize(path) > read)
         with open(f"{path[:-6]}_{number + 1}.jsonl", "w", encoding="utf-8") as file:
             file.writelines(lines)
         with open(path, "w", encoding="utf-8") as file:
             file.writelines(lines[: len(lines) // 2])
     return []
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("it did not come about")
+        time.sleep(0.001)
 
 
 ROLES = {
