@@ -134,7 +134,7 @@ MUTANTS = {
     ),
     "a commit under way is abandoned": Mutant(
         "cancellation",
-        "cosession.session:uncancelled",
+        "cosession.event_loop:uncancelled",
         {"await asyncio.shield(future)": "await future"},
     ),
     "a wait for the turn that was given up goes on": Mutant(
@@ -151,12 +151,12 @@ MUTANTS = {
     # ---- the loop stands still --------------------------------------------------------------
     "everything is done on the loop": Mutant(
         "heartbeat",
-        "cosession.session:Session._lead",
+        "cosession.together:AppendingTogether._commit",
         {"if self._inline:": "if True:", "queue.try_quick_pass()": "queue.try_pass()"},
     ),
     "an append on the spot gives the loop no turn": Mutant(
         "heartbeat",
-        "cosession.session:Session._append_now",
+        "cosession.together:AppendingTogether.append_now",
         {"or time.monotonic() > self._stays_until": ""},
     ),
     "the file is read on the loop": Mutant(

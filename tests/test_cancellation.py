@@ -22,7 +22,7 @@ from aio.both import user
 from aio.held import BOUND, held_elsewhere, held_here, is_free
 from aio.suspended import acting_when_suspended
 from cosession import BlockingSession, LockTimeout, Message, Session, SessionClosed
-from cosession.session import uncancelled
+from cosession.event_loop import uncancelled
 
 SHORTLY = 0.004
 """Seconds for which a lock is held here, so that a wait for it is seen from all sides."""

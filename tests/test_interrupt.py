@@ -26,7 +26,7 @@ import pytest
 from aio.both import user
 from aio.held import BOUND, held_elsewhere, held_here, is_free
 from cosession import BlockingSession, LockTimeout, Message
-from cosession.commits import Operation
+from cosession.operation import Operation
 
 # A file object that Ctrl-C meets inside `open` is closed by the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")

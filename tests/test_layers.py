@@ -18,7 +18,8 @@ LAYERS = (
     "edits", "batch", "changes", "header", "repair", "plain", "messages", "_platform", "_fork",
     "trace", "kernel_lock", "lock", "files", "documents", "card", "presence", "lineage",
     "turn_lock", "reading", "replacing", "healing", "appending", "store", "transfer", "findings",
-    "inspect", "commits", "_base", "transaction", "follow", "turn", "session", "blocking",
+    "inspect", "operation", "commits", "event_loop", "together", "_base", "transaction", "follow",
+    "turn", "session", "blocking",
 )  # fmt: skip
 """From the bottom to the top, as `docs/design.md` lists them; nothing imports upwards."""
 

@@ -900,6 +900,6 @@ async def test_who_calls_first_is_first_on_whatever_path(path: Path) -> None:
     async with Session(path) as session:
         for at in range(0, 600, 20):
             if at % 3:
-                session._stays_until = 0.0  # the loop's turn: the first of them leads
+                session._open_together()._stays_until = 0.0  # the loop's turn: they go together
             await asyncio.gather(*(session.append(user(str(at + n))) for n in range(20)))
         assert [message.content for message in session.history] == [str(n) for n in range(600)]

@@ -18,7 +18,7 @@ from aio.held import BOUND, held_here, is_free
 from bad.soundness import assert_memory_is_file, assert_sound
 from cosession import BlockingSession, Message, Session, SyncFailed, _platform
 from cosession.changes import Appended, Reverted
-from cosession.commits import Operation
+from cosession.operation import Operation
 
 pytestmark = pytest.mark.skipif(
     not _platform.KEEPS_FILES_OPEN,

@@ -447,11 +447,12 @@ class SessionBase(Generic[T]):
         return Add(tuple(lines)) if len(lines) == len(many) else None
 
     def _encode(self, message: object, index: int | None = None) -> bytes:
-        if self._codec_ is None and self._message_type is None:
-            line = encode_plain(message)  # spares a small program the import of pydantic
-            if line is not None:
-                return line
-        return self._codec.encode(message, index)
+        codec = self._codec_
+        if codec is None:
+            if self._message_type is None and (line := encode_plain(message)) is not None:
+                return line  # spares a small program the import of pydantic
+            codec = self._codec
+        return codec.encode(message, index)
 
     def _add_checkpoint(self, then: Callable[[int], T] | None) -> AddCheckpoint:
         if then is None:

@@ -191,7 +191,7 @@ class FileAppender(FileHealer):
         """
         if not self.durable or generation != self._on_disk.generation:
             return False
-        return all(len(lines) <= 1 for lines in operations)
+        return max(map(len, operations)) <= 1
 
     def _sync_unlocked(self, upto: Revision, length: int) -> None:
         """Have on the disk what was just published up to here. The lock is free.

@@ -6,7 +6,7 @@ planned behind what the ones before it lead to, and has a result of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from .edits import Add, Edit, Step, plan_edit
@@ -38,16 +38,22 @@ class Request:
     """The interrupted turn that this operation decides about; no other one."""
     alone: bool = False
     """Whether the caller has the turn's lock: then a turn that is on was interrupted."""
+    apart: bool = False
+    """Whether its steps, all of them appends, are operations of their own to those who asked."""
     decode: Decoder | None = None
     """What a conflict shows the records with that came in."""
 
     @property
-    def plain(self) -> tuple[bytes, ...] | None:
-        """Its records, if it appends them whatever comes before, outside of any turn."""
+    def appends(self) -> Sequence[tuple[bytes, ...]]:
+        """The records of each append, if it does nothing else, whatever comes before, outside of
+        any turn; else nothing.
+        """
         if self.turn or self.expect is not None or self.begins or self.settles or self.alone:
-            return None
+            return ()
         steps = self.steps
-        return steps[0].lines if len(steps) == 1 and isinstance(steps[0], Add) else None
+        if self.apart or (len(steps) == 1 and isinstance(steps[0], Add)):
+            return [step.lines for step in steps if isinstance(step, Add)]
+        return ()
 
 
 Result = Outcome | Exception

@@ -26,11 +26,12 @@ from ._base import (
     system_prompt,
 )
 from .batch import Request
-from .commits import CommitQueue, Operation, tries_once
+from .commits import CommitQueue, tries_once
 from .edits import Clear, RevertTo
 from .errors import Conflict, SessionClosed, TurnHeld, TurnOver
 from .files import translated
 from .interrupts import insist
+from .operation import Operation
 from .records import Fork, Holder, Outcome, Revision, TurnStatus
 from .transaction import Transaction
 from .turn import BlockingInterruptedTurn, BlockingTurn

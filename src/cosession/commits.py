@@ -19,16 +19,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import isnan
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _fork, _platform, trace
-from .batch import Request, Result
+from .batch import Result
 from .errors import CosessionError, LockTimeout, SessionClosed
 from .files import translated
 from .interrupts import insist
-from .records import Outcome, Revision
+from .operation import Callback, Operation, call_all
+from .records import Revision
 from .store import Store
 
 if TYPE_CHECKING:
@@ -63,52 +64,12 @@ def tries_once(timeout: float | None) -> bool:
     return timeout is not None and timeout <= 0
 
 
-class Operation:
-    """One request on its way through the queue."""
-
-    __slots__ = ("_on_settled", "_result", "once", "queued", "request", "since", "withdrawn")
-
-    def __init__(
-        self, request: Request, *, once: bool, on_settled: Callable[[], None] | None = None
-    ) -> None:
-        self.request = request
-        self.once = once
-        """Give up if the lock isn't free at the first try."""
-        self.since = time.monotonic()
-        self.queued = False
-        self.withdrawn = False
-        self._result: Result | None = None
-        self._on_settled = on_settled
-        """Is called on the settling thread."""
-
-    @property
-    def settled(self) -> bool:
-        return self._result is not None
-
-    def outcome(self) -> Outcome:
-        """What it did.
-
-        Raises:
-            CosessionError: Why it did not happen.
-            Exception: What a callback of it raised.
-        """
-        assert self._result is not None
-        if isinstance(self._result, Exception):
-            raise self._result
-        return self._result
-
-
-def call_all(callbacks: Iterable[Callable[[], object]]) -> None:
-    for callback in callbacks:
-        callback()
-
-
 class CommitQueue:
     """The operations of one store, from any number of threads."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.tell: Callable[[Sequence[Callable[[], object]]], object] = call_all
+        self.tell: Callable[[Sequence[Callback]], object] = call_all
         """Has those called back whose operations are settled: on whatever thread that happens."""
         self._guard = threading.Lock()
         self._bell: SimpleQueue[None] | None = None
@@ -140,8 +101,17 @@ class CommitQueue:
                 raise SessionClosed(f"{self.store.path}: the session is closed")
             if not self._waiting:
                 self._refused = 0
+            operation.queued = True  # behind this no Ctrl-C comes before it is
             self._waiting.append(operation)
-            operation.queued = True
+
+    def while_it_waits(self, operation: Operation, action: Callable[[], object]) -> bool:
+        """Do that, which changes the operation; False, and nothing, once it is being committed."""
+        with self._guard:
+            is_here = operation in self._waiting or operation.withdrawn or not operation.queued
+            if not is_here:
+                return False
+            action()
+        return True
 
     @property
     def waiting(self) -> int:
@@ -164,11 +134,11 @@ class CommitQueue:
             trace.gave_up(trace.sink, self.store.path, operation.request.name, waited)
         return operation.withdrawn
 
-    def call_when_settled(self, operation: Operation, callback: Callable[[], None]) -> None:
-        """Call back on the settling thread, or here and now if it is settled."""
+    def call_when_settled(self, operation: Operation, callback: Callback) -> None:
+        """Call back on the settling thread too, or here and now if it is settled."""
         with self._guard:
             if not operation.settled:
-                operation._on_settled = callback
+                operation.on_settled += (callback,)
                 return
         callback()
 
@@ -433,9 +403,11 @@ class CommitQueue:
     def _settle(self, operations: Sequence[Operation], results: Sequence[Result]) -> None:
         with self._guard:
             for operation, result in zip(operations, results, strict=True):
-                operation._result = result
+                operation.settle(result)
         # Nobody asks to be called back any more.
-        self.tell([call for operation in operations if (call := operation._on_settled) is not None])
+        self.tell([call for operation in operations for call in operation.on_settled])
+        for operation in operations:
+            operation.on_settled = ()  # they may refer to it
 
     def _settle_errors(self, a_pass: Callable[[], bool]) -> bool:
         """Run a pass; an error about the lock itself goes to everybody who waits for it."""
@@ -468,8 +440,8 @@ class CommitQueue:
         refused = [operation for operation in self._waiting if operation.once]
         for operation in refused:
             self._waiting.remove(operation)
-            operation._result = self.timeout(operation)
-        self.tell([call for operation in refused if (call := operation._on_settled) is not None])
+            operation.settle(self.timeout(operation))
+        self.tell([call for operation in refused for call in operation.on_settled])
 
     def _run(self) -> None:
         bell = self._bell

@@ -151,7 +151,7 @@ def pack_appending(header: Header, serial: int, lines: Sequence[bytes]) -> tuple
     if len(lines) == 1:
         table = _SPAN.pack(len(lines[0]), crc32(lines[0]))
     else:
-        table = b"".join([_SPAN.pack(len(line), crc32(line)) for line in lines])
+        table = b"".join(map(_SPAN.pack, map(len, lines), map(crc32, lines)))
     start, checksum = header.committed, crc32(table)
     return _pack(header, serial, _APPENDING, start, len(lines), checksum, 0, 0), table
 

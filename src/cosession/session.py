@@ -14,13 +14,11 @@ accounted for.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import os
 import sys
-import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
@@ -35,11 +33,14 @@ from ._base import (
     system_prompt,
 )
 from .batch import Request
-from .commits import CommitQueue, Operation, call_all, tries_once
+from .commits import CommitQueue, tries_once
 from .edits import Clear, RevertTo
 from .errors import Conflict, CosessionError, SessionClosed, TurnHeld, TurnOver
+from .event_loop import OnLoop, finish, on_own_thread, uncancelled
 from .files import translated
+from .operation import Operation
 from .records import Fork, Holder, Outcome, Revision, TurnStatus
+from .together import AppendingTogether, settlement
 from .transaction import Transaction
 from .turn import InterruptedTurn, Turn
 from .turn_lock import Ticket, TurnLock
@@ -61,9 +62,6 @@ R = TypeVar("R")
 _AT_HOME = 0.2
 """Seconds for which a session is open that will be so for longer: what messages need is imported
 then, on a thread, so that `history` needn't do that on the event loop's."""
-
-_STAY = 0.002
-"""Seconds for which a coroutine that only appends keeps the event loop to itself."""
 
 
 class Session(SessionBase[T], Generic[T]):
@@ -127,12 +125,9 @@ class Session(SessionBase[T], Generic[T]):
         self._line = asyncio.Lock()
         """Held by the coroutine that waits for another terminal's turn."""
         self._turn_owner: asyncio.Task[Any] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._codec_timer: asyncio.TimerHandle | None = None
-        self._crowded = False
-        """Whether several coroutines lined up when last one led."""
-        self._stays_until = 0.0
-        """How long the event loop's thread may be used without a break."""
+        self._together: AppendingTogether | None = None
+        """On the event loop that the session belongs to."""
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -157,17 +152,16 @@ class Session(SessionBase[T], Generic[T]):
         """
         opened: list[CommitQueue] = []
         try:
-            await uncancelled(_on_own_thread(lambda: opened.append(self._open_ready())))
+            await uncancelled(on_own_thread(lambda: opened.append(self._open_ready())))
         except asyncio.CancelledError:
             if opened:
                 await self.close()
             raise
         self._lock = asyncio.Lock()  # an earlier one may belong to an earlier event loop
-        self._loop = asyncio.get_running_loop()
-        opened[0].tell = _OnLoop()
+        loop = self._join_loop(opened[0]).loop
         if self._codec_ is None:
-            self._codec_timer = self._loop.call_later(
-                _AT_HOME, self._loop.run_in_executor, None, self._make_codec
+            self._codec_timer = loop.call_later(
+                _AT_HOME, loop.run_in_executor, None, self._make_codec
             )
 
     def _open_ready(self) -> CommitQueue:
@@ -182,7 +176,7 @@ class Session(SessionBase[T], Generic[T]):
             if self._codec_timer is not None:
                 self._codec_timer.cancel()
             try:
-                await uncancelled(_on_own_thread(queue.close))
+                await uncancelled(on_own_thread(queue.close))
             finally:
                 self._forget_queue(queue)
 
@@ -242,8 +236,19 @@ class Session(SessionBase[T], Generic[T]):
         if expect is None and on_conflict == "raise" and not self._turn:
             if timeout is not None:
                 tries_once(timeout)
-            if (revision := self._append_now(add.lines)) is not None:
+            together = self._open_together()
+            if (revision := together.append_now(add.lines)) is not None:
                 return revision
+            if timeout is None and (part := together.join(add)) is not None:
+                try:
+                    result = await part
+                except BaseException as error:
+                    await together.leave(part, error)
+                    raise
+                if isinstance(result, Revision):
+                    return result
+                if not isinstance(result, TurnHeld):  # which is waited for below
+                    raise result
         request = self._request("append", self._expectation(expect, on_conflict), add)
         try:
             return (await self._perform(request, timeout)).revision
@@ -491,8 +496,8 @@ class Session(SessionBase[T], Generic[T]):
             # Coroutines of one object line up here, so that only one of them waits on a thread.
             async with asyncio.timeout(timeout), self._line:
                 came = asyncio.get_running_loop().create_future()
-                on_loop = _OnLoop()
-                ticket.wait(lambda: on_loop([partial(_finish, came)]), behind=behind)
+                on_loop = OnLoop()
+                ticket.wait(lambda: on_loop([partial(finish, came)]), behind=behind)
                 await came
             ticket.require_lock()
         except BaseException as error:
@@ -564,16 +569,25 @@ class Session(SessionBase[T], Generic[T]):
     # ---- the way through the queue ----------------------------------------------------------
 
     def _open_queue(self) -> CommitQueue:
+        return self._open_together().queue
+
+    def _open_together(self) -> AppendingTogether:
         if self._queue is None:
             raise SessionClosed(f"{self.path}: the session is not open")
-        loop = asyncio.get_running_loop()
-        if self._loop is None:  # in a forked child
-            self._loop, self._queue.tell = loop, _OnLoop()
-        elif self._loop is not loop:
+        together = self._together
+        if together is None:  # in a forked child
+            return self._join_loop(self._queue)
+        if together.loop is not asyncio.get_running_loop():
             raise SessionClosed(
                 f"{self.path}: the session belongs to another event loop; make one for each"
             )
-        return self._queue
+        return together
+
+    def _join_loop(self, queue: CommitQueue) -> AppendingTogether:
+        """Belong to the running event loop from now on."""
+        queue.tell = OnLoop()
+        self._together = AppendingTogether(queue, self._lock, inline=self._inline)
+        return self._together
 
     async def _perform(self, request: Request, timeout: float | None) -> Outcome:
         """Commit a request, behind the turn of another terminal if one is on."""
@@ -588,29 +602,15 @@ class Session(SessionBase[T], Generic[T]):
         finally:
             lock.close()
 
-    def _append_now(self, lines: Sequence[bytes]) -> Revision | None:
-        """Append on the spot, on the event loop's thread, if nothing is in the way; else None.
-
-        Not while others line up, who go out in one write, and not for longer than a moment without
-        the event loop getting its turn.
-        """
-        queue = self._open_queue()
-        if (
-            not self._inline
-            or self._crowded
-            or self._lock.locked()
-            or time.monotonic() > self._stays_until
-        ):
-            return None
-        return queue.append_quickly(lines)
-
     async def _commit(self, request: Request, timeout: float | None) -> Outcome:
-        queue, waits, settle = self._open_queue(), None, None
+        together, waits, settle = self._open_together(), None, None
+        queue = together.queue
         if self._lock.locked():  # somebody leads: all there is to do is wait
             waits = asyncio.get_running_loop().create_future()
-            settle = partial(_finish, waits)
+            settle = partial(finish, waits)
         operation = Operation(request, once=tries_once(timeout), on_settled=settle)
         try:
+            together.line_up()  # who called before is committed before
             queue.add(operation)
             settled = waits or self._settle(queue, operation)
             if timeout is None or (patience := queue.patience(timeout)) is None:
@@ -622,7 +622,7 @@ class Session(SessionBase[T], Generic[T]):
             if isinstance(error, TimeoutError) and queue.withdraw(operation):
                 raise queue.timeout(operation) from None
             if not queue.withdraw(operation):
-                await uncancelled(self._settlement(queue, operation))
+                await uncancelled(settlement(queue, operation))
             if isinstance(error, asyncio.CancelledError):
                 raise
         except BaseException:
@@ -646,98 +646,25 @@ class Session(SessionBase[T], Generic[T]):
         """Have a pass run, and stay until the operation is settled, or withdrawn."""
         if self._inline:
             await asyncio.sleep(0)  # the others that are ready queue up, and go out with this one
-            self._crowded = queue.waiting > 1
-            self._stays_until = time.monotonic() + _STAY
+            self._open_together().has_yielded(crowded=queue.waiting > 1)
             queue.try_quick_pass()
             for pause in queue.short_pauses(operation):
                 await asyncio.sleep(pause)
                 queue.try_quick_pass()
         if operation.settled:
             return
-        settlement = self._settlement(queue, operation)
+        settled = settlement(queue, operation)
         queue.start_pass()
         try:
-            await settlement
+            await settled
         except asyncio.CancelledError:
             if not queue.withdraw(operation):
-                await uncancelled(self._settlement(queue, operation))
+                await uncancelled(settlement(queue, operation))
             raise
-
-    def _settlement(self, queue: CommitQueue, operation: Operation) -> asyncio.Future[None]:
-        """A future that is done when the operation is settled, on whatever thread that happens."""
-        future = asyncio.get_running_loop().create_future()
-        queue.call_when_settled(operation, partial(_finish, future))
-        return future
 
     def after_fork_in_child(self) -> None:
         super().after_fork_in_child()
         self._lock = asyncio.Lock()
         self._line = asyncio.Lock()
         self._turn_owner = None
-        self._loop = None
-
-
-class _OnLoop:
-    """Calls back on the running loop's thread, from any one, as long as the loop is open."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
-
-    def __call__(self, callbacks: Sequence[Callable[[], object]]) -> None:
-        if threading.get_ident() == self._thread:
-            call_all(callbacks)
-        elif callbacks:
-            with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-                self._loop.call_soon_threadsafe(call_all, callbacks)
-
-
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _on_own_thread(work: Callable[[], object]) -> asyncio.Future[None]:
-    """Have something done on a thread of its own, which never keeps the interpreter from exiting.
-
-    The event loop's threads may all be busy with the program's own work. And starting the first of
-    them takes longer than opening a session does.
-    """
-    future = asyncio.get_running_loop().create_future()
-    on_loop, context = _OnLoop(), contextvars.copy_context()
-
-    def run() -> None:
-        try:
-            context.run(work)
-        except BaseException as error:
-            on_loop([partial(_fail, future, error)])
-        else:
-            on_loop([partial(_finish, future)])
-
-    threading.Thread(target=run, name="cosession-open", daemon=True).start()
-    return future
-
-
-def _fail(future: asyncio.Future[None], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
-
-
-async def uncancelled(work: Any) -> Any:
-    """Wait to the end of something short; a cancellation that comes meanwhile is raised then."""
-    future = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.shield(future)
-        except asyncio.CancelledError as error:
-            if future.cancelled():
-                break  # it was the work that was cancelled, not the waiting for it
-            cancelled = error
-        except Exception:
-            break
-    if cancelled is not None:
-        if not future.cancelled():
-            future.exception()  # is not raised, and not to be complained about
-        raise cancelled
-    return future.result()
+        self._together = None

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
@@ -112,13 +113,15 @@ class Store(FileAppender):
 
         So an event loop may call it: no syncing, no healing, nothing large to read or to write.
         """
-        if self.durable or self._poisoned or sum(map(_weight, requests)) > QUICK:
+        if self.durable or self._poisoned:
             return None
         if not self._mutex.acquire(blocking=False):
             return None
         try:
-            if (results := self._append_each(requests, settled)) is not None:
+            if (results := self._append_each(requests, settled, at_most=QUICK)) is not None:
                 return results
+            if sum(map(_weight, requests)) > QUICK:
+                return None
             with translated(self.path, "read the session"):
                 survey = self._survey()
             header, view = survey.header, self._view
@@ -133,15 +136,26 @@ class Store(FileAppender):
             self._mutex.release()
 
     def _append_each(
-        self, requests: Sequence[Request], settled: dict[int, Result] | None
+        self,
+        requests: Sequence[Request],
+        settled: dict[int, Result] | None,
+        *,
+        at_most: int = sys.maxsize,
     ) -> list[Result] | None:
-        """`commit`, if all are appends that meet no obstacle; else None, and nothing.
+        """`commit`, if all are appends, of few enough bytes, that meet no obstacle; else None, and
+        nothing.
 
         Raises:
             Overtaken: A program that takes no lock was one; nothing has happened.
         """
-        appends = [plain for request in requests if (plain := request.plain) is not None]
-        if len(appends) < len(requests) or self._fd < 0 or self._poisoned:
+        if self._fd < 0 or self._poisoned:
+            return None
+        operations = [request.appends for request in requests]
+        if not all(operations):
+            return None
+        appends = list(chain.from_iterable(operations))
+        lines = list(chain.from_iterable(appends))
+        if sum(map(len, lines)) > at_most:
             return None
         header = self._quick_look()
         if header is None:
@@ -149,15 +163,14 @@ class Store(FileAppender):
         results: dict[int, Result] = {} if settled is None else settled
         generation, start = header.generation, header.committed
         position = start
-        lines = list(chain.from_iterable(appends))
         data = b"".join(lines)
         late = self._may_sync_unlocked(generation, appends)
 
         def landed(shift: int) -> None:
             nonlocal position
             position = start + shift
-            for number, records in enumerate(appends):
-                position += sum(map(len, records))
+            for number, records in enumerate(operations):
+                position += sum(map(len, chain.from_iterable(records)))
                 results[number] = Outcome(Revision(generation, position))
 
         def confirm() -> None:
@@ -174,12 +187,12 @@ class Store(FileAppender):
             if late:
                 confirm()
         except CosessionError as error:
-            return [results.get(number, error) for number in range(len(appends))]
+            return [results.get(number, error) for number in range(len(requests))]
         except BaseException:
             if late and results:
                 insist(confirm)  # they have happened, and are going to be acknowledged
             raise
-        return [results[number] for number in range(len(appends))]
+        return [results[number] for number in range(len(requests))]
 
     def _commit_all(
         self,

@@ -128,7 +128,7 @@ async def measure_async(name: str, times: int, path: Path) -> None:
         # strace slows everything down
         assert session._queue is not None
         session._queue._slow_until = 0.0
-        session._stays_until = commits._QUICK = float("inf")
+        session._open_together()._stays_until = commits._QUICK = float("inf")
         mark()
         for _ in range(times):
             await ASYNCHRONOUS[name](session)

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...event_loop import uncancelled
 from ...messages import Message
 from ...records import Holder
-from ...session import uncancelled
 from ..words import clock
 from .agent import AgentFailed, document
 from .people import is_me

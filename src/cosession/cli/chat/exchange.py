@@ -22,8 +22,9 @@ from typing import Any, Protocol
 
 from ..._base import INTERRUPTED
 from ...errors import InvalidMessage, TurnInterrupted, TurnOver
+from ...event_loop import uncancelled
 from ...messages import Message
-from ...session import Session, uncancelled
+from ...session import Session
 from ...turn import Turn
 from .agent import Agent, AgentFailed, Run, document
 from .people import People

@@ -19,9 +19,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Literal
 
 from ...errors import Conflict, CosessionError, TurnInterrupted
+from ...event_loop import uncancelled
 from ...messages import Message
 from ...records import TurnCard
-from ...session import Session, uncancelled
+from ...session import Session
 from ...turn import InterruptedTurn
 from ..conversation import Row
 from ..exits import Exit, explain

@@ -1,0 +1,204 @@
+"""Appends on an event loop: on the spot, or together with others that are ready as well.
+
+1. One append after the other is made on the loop's thread while nothing is in the way.
+2. Coroutines that append at the same moment join one operation, which is committed at the loop's
+   next turn, so that fifty cost little more than one. Each still takes back its own by itself, and
+   has a result of its own.
+3. Whoever called first is committed first, also if the next call is no append: that lines up what
+   was joined before.
+4. Only the loop's thread is here, but for `Together.request`. Ctrl-C may come behind any call of
+   its: what was joined is then committed at the next turn, if there is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from . import trace
+from .batch import Request
+from .commits import CommitQueue
+from .edits import Add
+from .errors import SessionClosed
+from .event_loop import finish, uncancelled
+from .interrupts import insist
+from .operation import Operation, call_all
+from .records import Revision
+
+_STAY = 0.002
+"""Seconds for which a coroutine that only appends keeps the event loop to itself."""
+
+
+class Part(asyncio.Future["Revision | Exception"]):
+    """One coroutine's append: where the session stands behind it, or why it has not happened.
+
+    An error is a value, since nobody may be left who wants to be told.
+    """
+
+    __slots__ = ("add", "together")
+
+    add: Add
+    together: Together
+
+
+class Together(Operation):
+    """Appends that are committed as one operation."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self) -> None:
+        super().__init__(None, on_settled=self._hand_out)
+        self.parts: list[Part] = []
+
+    @property
+    def request(self) -> Request:
+        return Request("append", tuple([part.add for part in self.parts]), apart=True)
+
+    def drop_what_was_left(self) -> None:
+        """Go on without those whose callers have stopped waiting."""
+        self.parts = [part for part in self.parts if not part.done()]
+
+    def fail(self, error: Exception) -> None:
+        """Tell all that it has not happened."""
+        self.settle(error)
+        call_all(self.on_settled)
+
+    def _hand_out(self) -> None:
+        result, parts = self._result, self.parts
+        assert result is not None
+        self.parts = []  # they refer to this one
+        if isinstance(result, Exception):
+            for part in parts:
+                if not part.done():
+                    part.set_result(result)
+            return
+        sizes = [sum(map(len, part.add.lines)) for part in parts]
+        generation = result.revision.generation
+        position = result.revision.position - sum(sizes)
+        for part, size in zip(parts, sizes, strict=True):
+            position += size
+            if not part.done():
+                part.set_result(Revision(generation, position))
+
+
+class AppendingTogether:
+    """What the coroutines of one session append."""
+
+    def __init__(self, queue: CommitQueue, lock: asyncio.Lock, *, inline: bool) -> None:
+        """Belong to the running event loop.
+
+        Args:
+            lock: Is held while somebody leads, who takes along what is in the queue.
+            inline: Whether the loop's thread may commit.
+        """
+        self.queue = queue
+        self.loop = asyncio.get_running_loop()
+        self._lock = lock
+        self._inline = inline
+        self._joined: Together | None = None
+        """What is joined until the loop's next turn."""
+        self._crowded = False
+        """Whether several were ready at its last turn."""
+        self._stays_until = 0.0
+        """How long its thread may be used without a break."""
+
+    def append_now(self, lines: Sequence[bytes]) -> Revision | None:
+        """Append on the spot, if nothing is in the way; else None, and nothing.
+
+        Not while others are ready too, who go out in one write, and not for longer than a moment
+        without the event loop getting its turn.
+        """
+        if (
+            not self._inline
+            or self._crowded
+            or self._joined is not None
+            or self._lock.locked()
+            or time.monotonic() > self._stays_until
+        ):
+            return None
+        return self.queue.append_quickly(lines)
+
+    def join(self, add: Add) -> Part | None:
+        """Append at the loop's next turn; None if this session doesn't do that.
+
+        Whoever stops waiting for the part has to `leave` it.
+        """
+        if self.queue.store.read_only or trace.sink is not None:
+            return None
+        part = Part(loop=self.loop)
+        together = self._joined
+        if together is None or together.queued:
+            together = Together()
+            self.loop.call_soon(self._send)
+            self._joined = together
+        part.add, part.together = add, together
+        together.parts.append(part)
+        return part
+
+    async def leave(self, part: Part, error: BaseException) -> None:
+        """Take an append back because of that; if it is too late, wait until it has happened."""
+        queue, together = self.queue, part.together
+        part.cancel()
+        if queue.while_it_waits(together, together.drop_what_was_left):
+            if not together.parts:
+                queue.withdraw(together)
+        elif isinstance(error, asyncio.CancelledError):
+            await uncancelled(settlement(queue, together))
+
+    def line_up(self) -> Together | None:
+        """Queue what has been joined."""
+        together = self._joined
+        if together is None:
+            return None
+        if not together.queued:
+            self.has_yielded(crowded=len(together.parts) > 1)
+            together.drop_what_was_left()
+            try:
+                self.queue.add(together)
+            except SessionClosed as error:
+                together.fail(error)
+        self._joined = None
+        return together
+
+    def has_yielded(self, *, crowded: bool) -> None:
+        """The loop has had its turn; whether several were ready then."""
+        self._crowded = crowded
+        self._stays_until = time.monotonic() + _STAY
+
+    def _send(self) -> None:
+        try:
+            together = self.line_up()
+        except BaseException:
+            insist(partial(self.loop.call_soon, self._send))
+            raise
+        if together is not None and not self._lock.locked():
+            self._commit(together, self.queue.short_pauses(together))
+
+    def _commit(self, together: Together, pauses: Iterator[float]) -> None:
+        """Have it committed: here if that is quick, and possible now or soon, else on a thread."""
+        queue = self.queue
+        try:
+            if self._inline:
+                queue.try_quick_pass()
+            if together.settled:
+                return
+            pause = next(pauses, None) if self._inline else None
+            if pause is None:
+                queue.start_pass()
+            else:
+                self.loop.call_later(pause, self._commit, together, pauses)
+        except Exception as error:  # no thread can be had
+            if queue.withdraw(together):
+                together.fail(error)
+        except BaseException:
+            insist(partial(self.loop.call_soon, self._commit, together, pauses))
+            raise
+
+
+def settlement(queue: CommitQueue, operation: Operation) -> asyncio.Future[None]:
+    """A future that is done when the operation is settled, on whatever thread that happens."""
+    future = asyncio.get_running_loop().create_future()
+    queue.call_when_settled(operation, partial(finish, future))
+    return future
