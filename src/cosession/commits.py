@@ -293,7 +293,17 @@ class CommitQueue:
             )
 
     def start_pass(self) -> None:
-        """See to it that the thread runs a pass as long as something waits."""
+        """See to it that the thread runs a pass as long as something waits.
+
+        If no thread can be had, all that waits is settled with the system's error.
+        """
+        try:
+            self._start_thread()
+        except RuntimeError as error:
+            self._refuse(error)
+        self._ring()
+
+    def _start_thread(self) -> None:
         with self._guard:
             if self._thread is None:
                 from queue import SimpleQueue  # not for a program that needs no thread
@@ -302,7 +312,6 @@ class CommitQueue:
                 thread = threading.Thread(target=self._run, name="cosession-commit", daemon=True)
                 thread.start()
                 self._thread = thread  # not before: there may be none to be had, or Ctrl-C comes
-        self._ring()
 
     def _ring(self) -> None:
         if self._bell is not None:
@@ -419,7 +428,7 @@ class CommitQueue:
             self._refuse(self._unexpected(error))
         return True
 
-    def _refuse(self, reason: CosessionError) -> None:
+    def _refuse(self, reason: Exception) -> None:
         """Settle everything that waits with an error."""
         refused, fresh = deque[Operation](), deque[Operation]()
         try:

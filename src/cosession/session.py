@@ -239,12 +239,16 @@ class Session(SessionBase[T], Generic[T]):
             together = self._open_together()
             if (revision := together.append_now(add.lines)) is not None:
                 return revision
-            if timeout is None and (part := together.join(add)) is not None:
-                try:
+            part = None
+            try:
+                if timeout is None and (part := together.join(add)) is not None:
+                    if part.leads:
+                        await together.lead()
                     result = await part
-                except BaseException as error:
-                    await together.leave(part, error)
-                    raise
+            except BaseException as error:
+                await together.leave(part, error)
+                raise
+            if part is not None:
                 if isinstance(result, Revision):
                     return result
                 if not isinstance(result, TurnHeld):  # which is waited for below

@@ -115,9 +115,9 @@ class Store(FileAppender):
         """
         if self.durable or self._poisoned:
             return None
-        if not self._mutex.acquire(blocking=False):
-            return None
         try:
+            if not self._mutex.acquire(blocking=False):
+                return None
             if (results := self._append_each(requests, settled, at_most=QUICK)) is not None:
                 return results
             if sum(map(_weight, requests)) > QUICK:
@@ -133,7 +133,10 @@ class Store(FileAppender):
         except (CosessionError, Overtaken):
             return None  # the same error will come again, on a thread
         finally:
-            self._mutex.release()
+            try:
+                self._mutex.release()
+            except RuntimeError:
+                pass  # another thread has it
 
     def _append_each(
         self,
@@ -155,7 +158,8 @@ class Store(FileAppender):
             return None
         appends = list(chain.from_iterable(operations))
         lines = list(chain.from_iterable(appends))
-        if sum(map(len, lines)) > at_most:
+        sizes = [sum(map(len, chain.from_iterable(records))) for records in operations]
+        if sum(sizes) > at_most:
             return None
         header = self._quick_look()
         if header is None:
@@ -169,8 +173,8 @@ class Store(FileAppender):
         def landed(shift: int) -> None:
             nonlocal position
             position = start + shift
-            for number, records in enumerate(operations):
-                position += sum(map(len, chain.from_iterable(records)))
+            for number, size in enumerate(sizes):
+                position += size
                 results[number] = Outcome(Revision(generation, position))
 
         def confirm() -> None:

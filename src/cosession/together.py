@@ -1,20 +1,21 @@
 """Appends on an event loop: on the spot, or together with others that are ready as well.
 
 1. One append after the other is made on the loop's thread while nothing is in the way.
-2. Coroutines that append at the same moment join one operation, which is committed at the loop's
-   next turn, so that fifty cost little more than one. Each still takes back its own by itself, and
-   has a result of its own.
+2. Coroutines that append at the same moment join one operation. The first of them leads: at the
+   loop's next turn it has that committed, so that fifty cost little more than one. Each still takes
+   back its own by itself, and has a result of its own.
 3. Whoever called first is committed first, also if the next call is no append: that lines up what
    was joined before.
 4. Only the loop's thread is here, but for `Together.request`. Ctrl-C may come behind any call of
-   its: what was joined is then committed at the next turn, if there is one.
+   its: who is interrupted leaves, and the others' appends are committed all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 from . import trace
@@ -37,10 +38,12 @@ class Part(asyncio.Future["Revision | Exception"]):
     An error is a value, since nobody may be left who wants to be told.
     """
 
-    __slots__ = ("add", "together")
+    __slots__ = ("add", "leads", "together")
 
     add: Add
     together: Together
+    leads: bool
+    """Whether the others rely on this one's caller."""
 
 
 class Together(Operation):
@@ -66,21 +69,25 @@ class Together(Operation):
         call_all(self.on_settled)
 
     def _hand_out(self) -> None:
+        """May be called again, if it was interrupted."""
         result, parts = self._result, self.parts
         assert result is not None
-        self.parts = []  # they refer to this one
         if isinstance(result, Exception):
             for part in parts:
                 if not part.done():
                     part.set_result(result)
-            return
-        sizes = [sum(map(len, part.add.lines)) for part in parts]
-        generation = result.revision.generation
-        position = result.revision.position - sum(sizes)
-        for part, size in zip(parts, sizes, strict=True):
-            position += size
-            if not part.done():
-                part.set_result(Revision(generation, position))
+        else:
+            sizes = [
+                len(lines[0]) if len(lines := part.add.lines) == 1 else sum(map(len, lines))
+                for part in parts
+            ]
+            generation = result.revision.generation
+            position = result.revision.position - sum(sizes)
+            for part, size in zip(parts, sizes, strict=True):
+                position += size
+                if not part.done():
+                    part.set_result(Revision(generation, position))
+        self.parts = []  # which refer to this one
 
 
 class AppendingTogether:
@@ -97,6 +104,7 @@ class AppendingTogether:
         self.loop = asyncio.get_running_loop()
         self._lock = lock
         self._inline = inline
+        self._is_read_only = queue.store.read_only
         self._joined: Together | None = None
         """What is joined until the loop's next turn."""
         self._crowded = False
@@ -121,30 +129,51 @@ class AppendingTogether:
         return self.queue.append_quickly(lines)
 
     def join(self, add: Add) -> Part | None:
-        """Append at the loop's next turn; None if this session doesn't do that.
+        """Append with whoever else is ready; None if this session's appends don't do that.
 
-        Whoever stops waiting for the part has to `leave` it.
+        Whoever stops waiting for the part, for whatever reason, has to `leave`; and so has who
+        doesn't get it because of Ctrl-C.
         """
-        if self.queue.store.read_only or trace.sink is not None:
+        if self._is_read_only or trace.sink is not None:
             return None
-        part = Part(loop=self.loop)
         together = self._joined
         if together is None or together.queued:
-            together = Together()
-            self.loop.call_soon(self._send)
-            self._joined = together
-        part.add, part.together = add, together
+            self._joined = together = Together()
+        part = Part(loop=self.loop)
+        part.add, part.together, part.leads = add, together, not together.parts
         together.parts.append(part)
         return part
 
-    async def leave(self, part: Part, error: BaseException) -> None:
+    async def lead(self) -> None:
+        """Commit at the loop's next turn what is joined by then: here if that is quick, and
+        possible now or soon, else on the thread.
+        """
+        await asyncio.sleep(0)
+        together, queue = self.line_up(), self.queue
+        if together is None or self._lock.locked():
+            return  # whoever has it takes along what is in the queue
+        if self._inline and not queue.try_quick_pass():
+            for pause in queue.short_pauses(together):
+                await asyncio.sleep(pause)
+                queue.try_quick_pass()
+        if not together.settled:
+            queue.start_pass()
+
+    async def leave(self, part: Part | None, error: BaseException) -> None:
         """Take an append back because of that; if it is too late, wait until it has happened."""
-        queue, together = self.queue, part.together
-        part.cancel()
-        if queue.while_it_waits(together, together.drop_what_was_left):
-            if not together.parts:
+        queue, is_late = self.queue, False
+        if part is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                part.cancel()
+            together = part.together
+            is_late = not queue.while_it_waits(together, together.drop_what_was_left)
+            if together.queued and not together.parts and not is_late:
                 queue.withdraw(together)
-        elif isinstance(error, asyncio.CancelledError):
+        if part is None or part.leads:
+            insist(self.line_up)
+            if queue.waiting:
+                insist(queue.start_pass)
+        if is_late and isinstance(error, asyncio.CancelledError):
             await uncancelled(settlement(queue, together))
 
     def line_up(self) -> Together | None:
@@ -155,10 +184,11 @@ class AppendingTogether:
         if not together.queued:
             self.has_yielded(crowded=len(together.parts) > 1)
             together.drop_what_was_left()
-            try:
-                self.queue.add(together)
-            except SessionClosed as error:
-                together.fail(error)
+            if together.parts:
+                try:
+                    self.queue.add(together)
+                except SessionClosed as error:
+                    together.fail(error)
         self._joined = None
         return together
 
@@ -166,35 +196,6 @@ class AppendingTogether:
         """The loop has had its turn; whether several were ready then."""
         self._crowded = crowded
         self._stays_until = time.monotonic() + _STAY
-
-    def _send(self) -> None:
-        try:
-            together = self.line_up()
-        except BaseException:
-            insist(partial(self.loop.call_soon, self._send))
-            raise
-        if together is not None and not self._lock.locked():
-            self._commit(together, self.queue.short_pauses(together))
-
-    def _commit(self, together: Together, pauses: Iterator[float]) -> None:
-        """Have it committed: here if that is quick, and possible now or soon, else on a thread."""
-        queue = self.queue
-        try:
-            if self._inline:
-                queue.try_quick_pass()
-            if together.settled:
-                return
-            pause = next(pauses, None) if self._inline else None
-            if pause is None:
-                queue.start_pass()
-            else:
-                self.loop.call_later(pause, self._commit, together, pauses)
-        except Exception as error:  # no thread can be had
-            if queue.withdraw(together):
-                together.fail(error)
-        except BaseException:
-            insist(partial(self.loop.call_soon, self._commit, together, pauses))
-            raise
 
 
 def settlement(queue: CommitQueue, operation: Operation) -> asyncio.Future[None]:
