@@ -132,6 +132,16 @@ MUTANTS = {
         "cosession.commits:CommitQueue.withdraw",
         {"operation.withdrawn, self._waiting…": "operation.withdrawn = True"},
     ),
+    "a cancelled append goes out with the others": Mutant(
+        "cancellation",
+        "cosession.together:Together.drop_what_was_left",
+        {"self.parts =…": "return"},
+    ),
+    "who leads leaves the others behind": Mutant(
+        "cancellation",
+        "cosession.together:AppendingTogether.leave",
+        {"if part is None or part.leads": "if False"},
+    ),
     "a commit under way is abandoned": Mutant(
         "cancellation",
         "cosession.event_loop:uncancelled",
@@ -151,8 +161,8 @@ MUTANTS = {
     # ---- the loop stands still --------------------------------------------------------------
     "everything is done on the loop": Mutant(
         "heartbeat",
-        "cosession.together:AppendingTogether._commit",
-        {"if self._inline:": "if True:", "queue.try_quick_pass()": "queue.try_pass()"},
+        "cosession.together:AppendingTogether.lead",
+        {"if self._inline and not queue.try_quick_pass()": "if not queue.try_pass()"},
     ),
     "an append on the spot gives the loop no turn": Mutant(
         "heartbeat",

@@ -22,6 +22,7 @@ from typing import Any
 
 from bad.soundness import assert_memory_is_file
 from cosession import BlockingSession, Message, Session, turn_lock
+from cosession.event_loop import uncancelled
 from cosession.files import rotations
 from cosession.header import Header
 from cosession.lock import LockFile
@@ -122,6 +123,27 @@ async def _reopen(scene: Scene) -> None:
     await scene.session.open()
 
 
+async def _append_among_others(scene: Scene, *, leads: bool) -> None:
+    """While two others do, who rely on it if it is the first to come, and to whom it is no harm."""
+    session = scene.session
+    session._open_together()._stays_until = 0.0  # nobody goes on the spot
+    theirs = [user(f"other {number}") for number in range(2)]
+    without = scene.state()
+    without["context.jsonl"] += [{**message, "at": ""} for message in theirs]
+    scene.marks.append(without)
+    others = [asyncio.ensure_future(session.append(message)) for message in theirs]
+    if not leads:
+        await asyncio.sleep(0)
+    try:
+        await session.append(user("mine"))
+    finally:
+        await uncancelled(asyncio.wait(others))
+        for task in others:
+            task.result()
+        texts = [str(message.content) for message in session.history]
+        assert [text for text in texts if "other" in text] == ["other 0", "other 1"]
+
+
 def _die_in_a_turn(scene: Scene) -> None:
     manager = scene.other.turn("about to die")
     turn = manager.__enter__()
@@ -161,6 +183,8 @@ def _clear(scene: Scene) -> None:
 
 ACTS: dict[str, Act] = {
     "append": Act(lambda s: s.session.append([user("new")] * 3)),
+    "append, and lead others": Act(lambda s: _append_among_others(s, leads=True)),
+    "append, and be led": Act(lambda s: _append_among_others(s, leads=False)),
     "checkpoint": Act(lambda s: s.session.checkpoint()),
     "usage": Act(lambda s: s.session.record_usage(7)),
     "system prompt": Act(lambda s: s.session.set_system_prompt("new")),

@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import CodeType, FunctionType
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,33 +228,31 @@ def apply(name: str, mutants: Mapping[str, Mutant] = MUTANTS) -> None:
 
 
 def put_in_place(name: str, where: str, edits: dict[str, str]) -> None:
-    """Replace a function by itself with pieces of its source replaced.
+    """Replace pieces of a function's source, for whoever has imported it too.
 
     Raises:
         LookupError: One of the pieces isn't there.
     """
-    owner, function, code = changed(name, where, edits)
-    names: dict[str, object] = {}
+    function, code = changed(name, where, edits)
+    names: dict[str, FunctionType] = {}
     exec(code, function.__globals__, names)
-    setattr(owner, function.__name__, names[function.__name__])
+    function.__code__ = names[function.__name__].__code__
 
 
-def changed(name: str, where: str, edits: dict[str, str]) -> tuple[object, FunctionType, CodeType]:
-    """Who has a function, the function, and what defines it with pieces of its source replaced.
+def changed(name: str, where: str, edits: dict[str, str]) -> tuple[FunctionType, CodeType]:
+    """A function, and what defines it with pieces of its source replaced.
 
     Raises:
         LookupError: One of the pieces isn't there.
     """
     module_name, _, path = where.partition(":")
     module = importlib.import_module(module_name)
-    owner: object = module
-    *parents, function_name = path.split(".")
-    for parent in parents:
-        owner = getattr(owner, parent)
-    function = getattr(owner, function_name)
+    function: Any = module
+    for part in path.split("."):
+        function = getattr(function, part)
     source = mutated(textwrap.dedent(inspect.getsource(function)), where, edits)
     code = compile(source, f"<mutant: {name}>", "exec", __future__.annotations.compiler_flag)
-    return owner, function, code
+    return function, code
 
 
 def mutated(source: str, where: str, edits: dict[str, str]) -> str:
