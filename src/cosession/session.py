@@ -243,7 +243,7 @@ class Session(SessionBase[T], Generic[T]):
             try:
                 if timeout is None and (part := together.join(add)) is not None:
                     if part.leads:
-                        await together.lead()
+                        await together.lead(part)
                     result = await part
             except BaseException as error:
                 await together.leave(part, error)
@@ -616,7 +616,7 @@ class Session(SessionBase[T], Generic[T]):
         try:
             together.line_up()  # who called before is committed before
             queue.add(operation)
-            settled = waits or self._settle(queue, operation)
+            settled = waits or self._settle(together, operation)
             if timeout is None or (patience := queue.patience(timeout)) is None:
                 await settled
             else:
@@ -634,11 +634,12 @@ class Session(SessionBase[T], Generic[T]):
             raise
         return operation.outcome()
 
-    async def _settle(self, queue: CommitQueue, operation: Operation) -> None:
+    async def _settle(self, together: AppendingTogether, operation: Operation) -> None:
         """Lead until the operation is settled."""
+        queue = together.queue
         async with self._lock:
             try:
-                await self._lead(queue, operation)
+                await self._lead(together, operation)
             except BaseException:
                 queue.withdraw(operation)
                 raise
@@ -646,11 +647,12 @@ class Session(SessionBase[T], Generic[T]):
                 if queue.waiting:  # who came meanwhile relies on us
                     queue.start_pass()
 
-    async def _lead(self, queue: CommitQueue, operation: Operation) -> None:
+    async def _lead(self, together: AppendingTogether, operation: Operation) -> None:
         """Have a pass run, and stay until the operation is settled, or withdrawn."""
+        queue = together.queue
         if self._inline:
             await asyncio.sleep(0)  # the others that are ready queue up, and go out with this one
-            self._open_together().has_yielded(crowded=queue.waiting > 1)
+            together.has_yielded(crowded=queue.waiting > 1)
             queue.try_quick_pass()
             for pause in queue.short_pauses(operation):
                 await asyncio.sleep(pause)

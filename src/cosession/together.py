@@ -144,14 +144,15 @@ class AppendingTogether:
         together.parts.append(part)
         return part
 
-    async def lead(self) -> None:
+    async def lead(self, part: Part) -> None:
         """Commit at the loop's next turn what is joined by then: here if that is quick, and
         possible now or soon, else on the thread.
         """
         await asyncio.sleep(0)
-        together, queue = self.line_up(), self.queue
-        if together is None or self._lock.locked():
-            return  # whoever has it takes along what is in the queue
+        self.line_up()
+        together, queue = part.together, self.queue
+        if together.settled or self._lock.locked():
+            return  # whoever has the lock takes along what is in the queue
         if self._inline and not queue.try_quick_pass():
             for pause in queue.short_pauses(together):
                 await asyncio.sleep(pause)
@@ -176,11 +177,11 @@ class AppendingTogether:
         if is_late and isinstance(error, asyncio.CancelledError):
             await uncancelled(settlement(queue, together))
 
-    def line_up(self) -> Together | None:
+    def line_up(self) -> None:
         """Queue what has been joined."""
         together = self._joined
         if together is None:
-            return None
+            return
         if not together.queued:
             self.has_yielded(crowded=len(together.parts) > 1)
             together.drop_what_was_left()
@@ -190,7 +191,6 @@ class AppendingTogether:
                 except SessionClosed as error:
                     together.fail(error)
         self._joined = None
-        return together
 
     def has_yielded(self, *, crowded: bool) -> None:
         """The loop has had its turn; whether several were ready then."""
