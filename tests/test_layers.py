@@ -15,8 +15,8 @@ PACKAGE = Path(cosession.__file__).parent
 
 LAYERS = (
     "_json", "values", "interrupts", "errors", "records", "codec", "history", "marks", "state",
-    "edits", "batch", "changes", "header", "repair", "plain", "messages", "_platform", "_fork",
-    "trace", "kernel_lock", "lock", "files", "documents", "card", "presence", "lineage",
+    "edits", "batch", "changes", "header", "repair", "plain", "messages", "_platform",
+    "_fork", "trace", "kernel_lock", "lock", "files", "documents", "card", "presence", "lineage",
     "turn_lock", "reading", "replacing", "healing", "appending", "store", "transfer", "findings",
     "inspect", "operation", "commits", "event_loop", "together", "_base", "transaction", "follow",
     "turn", "session", "blocking",

@@ -35,7 +35,7 @@ from .errors import (
     UnknownRotation,
 )
 from .files import translated
-from .history import Decoder, History
+from .history import Decoder, History, Prover
 from .plain import encode_plain
 from .records import Damage, Fork, Holder, Outcome, Repair, Revision, TurnCard, TurnStatus
 from .state import State
@@ -185,10 +185,10 @@ class SessionBase(Generic[T]):
     def history(self) -> History[T]:
         """The messages, oldest first, as of `revision`. They are decoded when they are looked at.
 
-        The last few by themselves; all of them for anything else, as for `len(session.history)`.
+        The last few by themselves. For anything else, `len(session.history)` included, every line
+        is looked at, and for a message type of one's own decoded.
         """
-        state = self._state
-        return state.log.messages(state.message_count, self._decode)
+        return self._state.messages(self._decode, self._proves)
 
     @property
     def system_prompt(self) -> str | None:
@@ -225,9 +225,9 @@ class SessionBase(Generic[T]):
 
     @property
     def damage(self) -> tuple[Damage, ...]:
-        """The lines that can't be used, in their order. Decodes every message."""
+        """The lines that can't be used, in their order. Looks at every line."""
         state = self._state
-        undecodable = state.log.damage(state.message_count, self._decode)
+        undecodable = state.log.damage(state.message_count, self._decode, self._proves)
         return tuple(sorted(state.damaged_lines() + undecodable, key=lambda line: line.offset))
 
     @property
@@ -347,6 +347,13 @@ class SessionBase(Generic[T]):
     def _decode(self) -> Decoder:
         """Decodes message lines. Nobody who keeps it keeps the session, as soon as that can be."""
         return self._decode_late if self._codec_ is None else self._codec_.decode
+
+    @property
+    def _proves(self) -> Prover:
+        return self._proves_late if self._codec_ is None else self._codec_.proves
+
+    def _proves_late(self, text: bytes) -> bool:
+        return self._codec.proves(text)
 
     def _decode_late(self, lines: Sequence[bytes]) -> Sequence[Any]:
         return self._codec.decode(lines)

@@ -4,8 +4,8 @@
    file in which the lines are. It only grows; whoever shares it knows how many lines are his.
 2. A line is decoded once, and is the same object from then on. A piece whose lines are all decoded
    is dropped.
-3. How many messages there are shows only when all lines are decoded, since a line that does not
-   decode is none. The last ones can be had without that.
+3. A line that does not decode is no message. So how many there are shows only when every line is
+   decoded, or proved to be one in a cheaper way. The last ones can be had without that.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ T_co = TypeVar("T_co", covariant=True)
 _PIECE = 512
 """Messages that are decoded, or freed, in one go."""
 
+_PORTION = 1 << 16
+"""Bytes that are proved in one go. More than twice as many need memory fresh from the system."""
+
 _LARGE = 5_000
 """Messages that take more than a moment to be freed."""
 
@@ -34,6 +37,14 @@ _IS_MESSAGE = bytes(kind == MESSAGE for kind in range(256))
 
 Decoder = Callable[[Sequence[bytes]], "Sequence[Any]"]
 """Turns message lines into messages, or into the `Broken` that says why not; same length."""
+
+Prover = Callable[[bytes], bool]
+"""Tells whether each line of a text surely holds a message, or means something else to us. False
+says nothing. The last line has no newline."""
+
+
+def proves_nothing(text: bytes) -> bool:
+    return False
 
 
 class MessageLog:
@@ -57,8 +68,10 @@ class MessageLog:
         """What the lines hold, as far as it was asked for: messages, or why there is none."""
         self._decoded = 0
         """So many lines at the start are decoded."""
+        self._known = 0
+        """Of so many lines at the start it is known whether they hold messages."""
         self._broken: list[int] = []
-        """Which of them hold no message."""
+        """Which of them hold none."""
         self._dropped = 0
         """So many pieces at the start are."""
         self._decoding = threading.Lock()
@@ -97,6 +110,7 @@ class MessageLog:
         other._bases = self._bases[:pieces]
         other._items = self._items[:count]
         other._decoded = min(self._decoded, count)
+        other._known = min(self._known, count)
         other._broken = self._broken[: bisect_left(self._broken, count)]
         other._prepare_burial()
         return other
@@ -112,18 +126,28 @@ class MessageLog:
         """The lines; empty ones in place of those that were decoded and dropped."""
         return self._lines(0, len(self.offsets))
 
-    def messages(self, count: int, decode: Decoder) -> History[Any]:
+    def messages(
+        self, count: int, decode: Decoder, proves: Prover = proves_nothing
+    ) -> History[Any]:
         """The valid messages among the first `count` lines."""
-        return History(self, count, decode)
+        return History(self, count, decode, proves)
 
-    def length(self, count: int, decode: Decoder) -> int:
-        """How many valid messages are among the first `count` lines. Decodes them all."""
-        self._decode_to(count, decode)
+    def length(self, count: int, decode: Decoder, proves: Prover) -> int:
+        """How many valid messages are among the first `count` lines."""
+        self._know_to(count, decode, proves)
         return count - bisect_left(self._broken, count)
 
-    def message(self, number: int) -> Any:
-        """A valid message by its number, which must be decoded."""
-        return self._items[self._line_of(number) if self._broken else number]
+    def message(self, number: int, count: int, decode: Decoder) -> Any:
+        """A valid message by its number among those of the first `count` lines, which are known.
+
+        Decodes those around it too, which costs little more, and is what is looked at next.
+        """
+        at = self._line_of(number) if self._broken else number
+        items = self._items
+        if at >= len(items) or items[at] is _UNREAD:
+            start = at - at % _PIECE
+            self._between(start, min(start + _PIECE, count), decode)
+        return items[at]
 
     def _line_of(self, number: int) -> int:
         """The line of a valid message: as many further on as lines before it hold none."""
@@ -154,9 +178,9 @@ class MessageLog:
             for at, item in enumerate(items, start)
         ]
 
-    def damage(self, count: int, decode: Decoder) -> list[Damage]:
-        """The lines among the first `count` ones that hold no message. Decodes them all."""
-        self._decode_to(count, decode)
+    def damage(self, count: int, decode: Decoder, proves: Prover = proves_nothing) -> list[Damage]:
+        """The lines among the first `count` ones that hold no message."""
+        self._know_to(count, decode, proves)
         return [self._damage(at, self._items[at]) for at in self._broken if at < count]
 
     def _damage(self, at: int, broken: Broken) -> Damage:
@@ -165,7 +189,30 @@ class MessageLog:
 
     # ---- decoding -------------------------------------------------------------------------------
 
-    def _decode_to(self, count: int, decode: Decoder) -> None:
+    def _know_to(self, count: int, decode: Decoder, proves: Prover) -> None:
+        missing = count - self._known
+        if missing <= 0:
+            return
+        if missing <= _PIECE:
+            proves = proves_nothing  # they may as well be decoded
+        with self._decoding, _collector_at_rest(missing > _LARGE):
+            while self._known < count:
+                start = self._known
+                behind = bisect_left(self.offsets, self.offsets[start] + _PORTION, start + 1)
+                self._know(start, min(behind, count), decode, proves)
+
+    def _know(self, start: int, stop: int, decode: Decoder, proves: Prover) -> None:
+        is_unread = all(item is _UNREAD for item in self._items[start:stop])
+        if is_unread and all(proves(text) for text, _, _ in self._texts(start, stop)):
+            self._note_broken(stop)
+        elif self._decoded == start:
+            self._advance(stop, decode)
+        else:
+            self._decode_ahead(start, stop, decode)
+            self._note_broken(stop)
+
+    def decode_to(self, count: int, decode: Decoder) -> None:
+        """Decode the first `count` lines."""
         if self._decoded >= count:
             return
         with self._decoding, _collector_at_rest(count - self._decoded > _LARGE):
@@ -175,23 +222,25 @@ class MessageLog:
         while self._decoded < count:
             stop = min(count, self._decoded + _PIECE)
             self._decode(self._decoded, stop, decode)
-            self._note_broken(stop)
+            if stop > self._known:
+                self._note_broken(stop)
+            self._decoded = stop
             self._dropped = self._drop_pieces(self._dropped, stop)
         self._prepare_burial()
 
     def _note_broken(self, stop: int) -> None:
-        """Have the lines up to here decoded."""
-        start, items = self._decoded, self._items
+        """Have the lines up to here known: decoded, or proved to be messages."""
+        start, items = self._known, self._items
         while self._broken and self._broken[-1] >= start:
             self._broken.pop()  # an attempt that Ctrl-C interrupted
         if Broken in {type(item) for item in items[start:stop]}:
             self._broken += [at for at in range(start, stop) if isinstance(items[at], Broken)]
-        self._decoded = stop
+        self._known = stop
 
     def _between(self, start: int, stop: int, decode: Decoder) -> list[Any]:
         """What lines `[start, stop)` hold, decoded without those before them."""
         if start <= self._decoded:
-            self._decode_to(stop, decode)
+            self.decode_to(stop, decode)
         else:
             with self._decoding:
                 self._decode_ahead(start, stop, decode)
@@ -224,19 +273,32 @@ class MessageLog:
 
     def _lines(self, start: int, stop: int) -> list[bytes]:
         lines: list[bytes] = []
+        for text, first, behind in self._texts(start, stop):
+            some = text.split(b"\n")
+            if len(some) != behind - first or BOM in text:  # marks in between, or it is dropped
+                base = self.offsets[first]
+                some = [
+                    text[start - base : stop - base - 1].removeprefix(BOM)
+                    for start, stop in zip(
+                        self.offsets[first:behind], self._stops[first:behind], strict=True
+                    )
+                ]
+            lines += some
+        return lines
+
+    def _texts(self, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
+        """The file from line `start` to line `stop`, a piece at a time: text, first and last line.
+
+        Other records that stand between them are in it too.
+        """
         while start < stop:
             at = bisect_right(self._bases, self.offsets[start]) - 1
             piece, base = self._pieces[at], self._bases[at]
             end = self._bases[at + 1] if at + 1 < len(self._bases) else self._stops[stop - 1]
             behind = bisect_left(self.offsets, end, start, stop)
-            lines += [
-                piece[first - base : last - base - 1].removeprefix(BOM)
-                for first, last in zip(
-                    self.offsets[start:behind], self._stops[start:behind], strict=True
-                )
-            ]
+            text = piece[self.offsets[start] - base : self._stops[behind - 1] - base - 1]
+            yield text, start, behind
             start = behind
-        return lines
 
     def _drop_pieces(self, first: int, stop: int) -> int:
         """Drop the pieces from this one on that end before line `stop`; the next piece."""
@@ -288,22 +350,25 @@ class _Burial:
 class History(Sequence[T_co], Generic[T_co]):
     """The messages of a session at one revision; later records don't appear in it.
 
-    They are decoded when they are asked for: the last ones by themselves, all of them for anything
-    else, the length included.
+    They are decoded when they are asked for: the last ones by themselves, all of them when they are
+    iterated over. For anything else every line has to be looked at, since one that holds no message
+    doesn't count; with messages of the default type that takes half the time of decoding them, and
+    no memory.
     """
 
-    __slots__ = ("_count", "_decode", "_length", "_log")
+    __slots__ = ("_count", "_decode", "_length", "_log", "_proves")
 
-    def __init__(self, log: MessageLog, count: int, decode: Decoder) -> None:
+    def __init__(self, log: MessageLog, count: int, decode: Decoder, proves: Prover) -> None:
         self._log = log
         self._count = count
         """Lines that hold messages, valid or not."""
         self._decode = decode
+        self._proves = proves
         self._length: int | None = None
 
     def __len__(self) -> int:
         if self._length is None:
-            self._length = self._log.length(self._count, self._decode)
+            self._length = self._log.length(self._count, self._decode, self._proves)
         return self._length
 
     def __bool__(self) -> bool:
@@ -318,12 +383,21 @@ class History(Sequence[T_co], Generic[T_co]):
             last = self._log.last(self._count, wanted, self._decode)
             return last[index]
         if isinstance(index, slice):
-            return [self._log.message(at) for at in range(*index.indices(len(self)))]
-        message: T_co = self._log.message(range(len(self))[index])
-        return message
+            if index.start is index.stop is None:
+                self._decode_all()
+            return [self._message(at) for at in range(*index.indices(len(self)))]
+        return self._message(range(len(self))[index])
 
     def __iter__(self) -> Iterator[T_co]:
-        return (self._log.message(at) for at in range(len(self)))
+        self._decode_all()
+        return map(self._message, range(len(self)))
+
+    def _message(self, number: int) -> T_co:
+        message: T_co = self._log.message(number, self._count, self._decode)
+        return message
+
+    def _decode_all(self) -> None:
+        self._log.decode_to(self._count, self._decode)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or isinstance(other, str | bytes):

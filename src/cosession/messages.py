@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import chain
 from math import isfinite
+from operator import methodcaller
+from random import SystemRandom
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from .codec import Broken, InvalidLine, MessageLine, classify, is_plain, parse
 from .errors import InvalidMessage
-from .plain import is_plain_data
+from .plain import SHAPE, is_plain_data
 
 T = TypeVar("T")
 
@@ -74,6 +78,42 @@ def _plain_data(message: object) -> dict[str, Any] | None:
     return data if is_plain_data(data) else None
 
 
+_NONCE = SystemRandom().getrandbits(62)
+_SEPARATOR = b",%d," % _NONCE
+
+
+@cache
+def _are_read_alike() -> bool:
+    """Whether of two values with one name the model takes the same one as `from_json`."""
+    twice = b'{"role":"first","role":"last"}'
+    return bool(Message.model_validate_json(twice).role == from_json(twice)["role"])
+
+
+def _all_are_messages(text: bytes) -> bool:
+    """Whether every line would decode to a `Message`. It costs a fifth of decoding them.
+
+    All lines are parsed as one array. That none of them is broken, and made whole by its
+    neighbours, shows by what stands between them: a number that nobody knew who wrote a line. It
+    would be inside a line that leaves something open, and be missing between two values of one.
+    """
+    separated = text.replace(b"\n", _SEPARATOR)
+    try:
+        found: list[Any] = from_json(b"[" + separated + b"]", allow_inf_nan=False)
+    except ValueError:
+        return False
+    objects, separators = found[::2], found[1::2]
+    newlines = (len(separated) - len(text)) // (len(_SEPARATOR) - 1)
+    if separators != [_NONCE] * newlines or set(map(type, objects)) != {dict}:
+        return False
+    named = set(map(tuple, objects))
+    if not all("role" in names for names in named):
+        return False
+    return _are_read_alike() and all(
+        set(map(type, map(methodcaller("get", name), objects))).issubset(SHAPE[name])
+        for name in SHAPE.keys() & set(chain.from_iterable(named))
+    )
+
+
 class MessageCodec(Generic[T]):
     """Encodes and decodes one type of message."""
 
@@ -120,6 +160,10 @@ class MessageCodec(Generic[T]):
             return list(map(self._adapter.validator.validate_json, lines))
         except Exception:
             return [self._decode_line(line) for line in lines]
+
+    def proves(self, text: bytes) -> bool:
+        """Whether each line of a text surely holds a message. False says nothing."""
+        return self._is_default and _all_are_messages(text)
 
     def _validated(self, message: object) -> T:
         if self._class is not None and isinstance(message, self._class):

@@ -16,7 +16,7 @@ from typing import Any
 
 from . import _json as json
 
-_SHAPE: dict[str, tuple[type, ...]] = {
+SHAPE: dict[str, tuple[type, ...]] = {
     "role": (str,),
     "content": (str, list, NoneType),
     "name": (str, NoneType),
@@ -40,7 +40,7 @@ def _encoder() -> Callable[[object], str]:
 def is_plain_data(data: dict[Any, Any]) -> bool:
     """Whether this is a message of the default type, written as it is and read back so."""
     for name, value in data.items():
-        kinds = _SHAPE.get(name)
+        kinds = SHAPE.get(name)
         if type(name) is not str or (kinds and type(value) not in kinds):
             return False
     # With the role in front and in plain letters it is seen to be a message without being parsed.

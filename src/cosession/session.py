@@ -554,7 +554,7 @@ class Session(SessionBase[T], Generic[T]):
 
     async def load(self) -> None:
         """Decode every message on a thread, so that `history` costs the event loop nothing."""
-        await asyncio.to_thread(lambda: len(self.history))
+        await asyncio.to_thread(self.history._decode_all)
 
     async def export(self, target: str | os.PathLike[str]) -> Path:
         """Copy the session, with what others wrote, into a new private file. Waits for nobody.

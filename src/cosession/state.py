@@ -15,7 +15,7 @@ from bisect import bisect_left
 from typing import Any
 
 from .codec import Broken, MessageLine, classify, is_plain, usual_lines
-from .history import Decoder, History, MessageLog
+from .history import Decoder, History, MessageLog, Prover, proves_nothing
 from .marks import Mark, MarkLog
 from .records import Damage
 from .values import field, value
@@ -169,9 +169,9 @@ class State:
         """The first mark at or behind a position, as a number."""
         return bisect_left(self._marks.offsets, position, 0, self.mark_count)
 
-    def messages(self, decode: Decoder) -> History[Any]:
+    def messages(self, decode: Decoder, proves: Prover = proves_nothing) -> History[Any]:
         """The valid messages."""
-        return self.log.messages(self.message_count, decode)
+        return self.log.messages(self.message_count, decode, proves)
 
     def records_since(self, position: int, decode: Decoder) -> tuple[Any, ...]:
         """The records behind a position in their order: messages, marks' records, `Damage`."""
