@@ -126,11 +126,8 @@ def edited(draw: st.DrawFn) -> bytes:
     line = draw(OBJECTS | st.sampled_from(USUAL))
     for _ in range(draw(st.integers(0, 2))):
         at = draw(st.integers(0, len(line)))
-        line = (
-            line[:at]
-            + draw(st.sampled_from([b"", b"}", b"]", b'"', b",", b"{", b"1", b"\\"]))
-            + (line[at + draw(st.integers(0, 3)) :])
-        )
+        new = draw(st.sampled_from([b"", b"}", b"]", b'"', b",", b"{", b"1", b"\\"]))
+        line = line[:at] + new + line[at + draw(st.integers(0, 3)) :]
     return line
 
 
@@ -196,7 +193,6 @@ def test_broken_lines_don_t_count(broken: tuple[int, ...]) -> None:
     decode = Counting()
     state = folded(broken=broken)
     history = state.messages(decode, CODEC.proves)
-    plainly = state.truncated(state.position - 1).messages(CODEC.decode)
     valid = [number for number in range(MANY) if number not in broken]
     assert len(history) == len(valid)
     if broken != (0,) and len(broken) == 1:
@@ -208,7 +204,6 @@ def test_broken_lines_don_t_count(broken: tuple[int, ...]) -> None:
     ]
     assert len(state.log.damage(state.message_count, CODEC.decode, CODEC.proves)) == len(broken)
     assert [message.content for message in history] == [f"{number}" for number in valid]
-    assert len(plainly) in (len(valid), len(valid) - 1)
 
 
 def test_what_is_appended_later_costs_itself() -> None:
