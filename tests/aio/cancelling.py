@@ -132,9 +132,9 @@ async def _append_among_others(scene: Scene, *, leads: bool) -> None:
     without["context.jsonl"] += [{**message, "at": ""} for message in theirs]
     scene.marks.append(without)
     others = [asyncio.ensure_future(session.append(message)) for message in theirs]
-    if not leads:
-        await asyncio.sleep(0)
     try:
+        if not leads:
+            await asyncio.sleep(0)
         await session.append(user("mine"))
     finally:
         await uncancelled(asyncio.wait(others))

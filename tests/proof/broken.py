@@ -154,6 +154,8 @@ _OTHERS = {
     "a failed append is not undone": (1, 12),
     "others write into a turn": (6,),
     "a cancelled operation stays in the queue": (10,),
+    "a cancelled append goes out with the others": (10,),
+    "who leads leaves the others behind": (10,),
     "a commit under way is abandoned": (10,),
     "a wait for the turn that was given up goes on": (8, 10),
     "a turn that was cancelled as it began stays": (8, 10),
