@@ -137,10 +137,11 @@ async def test_who_leaves_before_anything_is_done_has_not_appended(path: Path) -
         assert texts(session)[2:] == [str(number) for number in range(1, MANY, 2)]
 
 
+@pytest.mark.parametrize("fails", [False, True])
 async def test_who_leaves_while_it_is_committed_waits_for_that(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    """It has happened then, and in the file by the time the cancellation is raised."""
+    """It has happened by the time the cancellation is raised; unless it failed for all."""
     began, go_on = threading.Event(), threading.Event()
     real = os.write
 
@@ -148,6 +149,8 @@ async def test_who_leaves_while_it_is_committed_waits_for_that(
         if threading.current_thread() is not threading.main_thread() and b"content" in data:
             began.set()
             assert go_on.wait(BOUND)
+            if fails:
+                raise OSError(errno.ENOSPC, "full")
         return real(fd, data)
 
     async with Session(path, inline=False) as session:
@@ -161,8 +164,8 @@ async def test_who_leaves_while_it_is_committed_waits_for_that(
         go_on.set()
         results = await ends(tasks)
         assert all(task.cancelled() for task in tasks[:4])
-        assert all(isinstance(result, Revision) for result in results[4:])
-        assert texts(session) == [str(number) for number in range(MANY)]
+        assert {type(result) for result in results[4:]} == {StorageFull if fails else Revision}
+        assert texts(session) == ([] if fails else [str(number) for number in range(MANY)])
         assert_memory_is_file(session)
 
 
