@@ -248,7 +248,8 @@ def opening(folder: Path) -> list[tuple[str, float]]:
         ("and telling its lines apart: the index", index),
         ("`BlockingSession.open`", lambda: opened(lambda _: None)),
         ("and looking at the last message", lambda: opened(lambda session: session.history[-1])),
-        ("and at every message", lambda: opened(lambda session: list(session.history))),
+        ("and how many there are", lambda: opened(lambda session: len(session.history))),
+        ("and at every message instead", lambda: opened(lambda session: list(session.history))),
         (
             "pydantic's `validate_json` of every line, bare",
             lambda: [validate(line) for piece in pieces() for line in piece.splitlines()],

@@ -16,7 +16,7 @@ from cosession import Session
 async def main():
     async with Session(sys.argv[1]) as session:
         if sys.argv[2] == "all":
-            len(session.history)
+            list(session.history)
 asyncio.run(main())
 """
 START_BLOCKING = """
@@ -24,7 +24,7 @@ import sys
 from cosession import BlockingSession
 with BlockingSession(sys.argv[1]) as session:
     if sys.argv[2] == "all":
-        len(session.history)
+        list(session.history)
 """
 
 
