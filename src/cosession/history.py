@@ -26,8 +26,8 @@ T_co = TypeVar("T_co", covariant=True)
 _PIECE = 512
 """Messages that are decoded, or freed, in one go."""
 
-_PORTION = 1 << 16
-"""Bytes that are proved in one go. More than twice as many need memory fresh from the system."""
+_PORTION = 96 << 10
+"""Bytes that are proved in one go. Many more would need memory fresh from the system each time."""
 
 _LARGE = 5_000
 """Messages that take more than a moment to be freed."""

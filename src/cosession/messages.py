@@ -98,7 +98,8 @@ def _all_are_messages(text: bytes) -> bool:
     """
     separated = text.replace(b"\n", _SEPARATOR)
     try:
-        found: list[Any] = from_json(b"[" + separated + b"]", allow_inf_nan=False)
+        array = b"".join((b"[", separated, b"]"))
+        found: list[Any] = from_json(array, allow_inf_nan=False, cache_strings="keys")
     except ValueError:
         return False
     objects, separators = found[::2], found[1::2]
