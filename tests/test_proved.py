@@ -163,7 +163,8 @@ class Counting:
 
 
 def folded(count: int = MANY, broken: Sequence[int] = ()) -> State:
-    lines = [b'{"role":"user","content":"%d"}\n' % number for number in range(count)]
+    padding = b"x" * 300  # so that there are several portions
+    lines = [b'{"role":"user","content":"%d","x":"%b"}\n' % (at, padding) for at in range(count)]
     for number in broken:
         lines[number] = b'{"role":"user","content":}\n'
     for number in range(0, count, 700):
