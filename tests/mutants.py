@@ -161,7 +161,7 @@ MUTANTS = {
     # ---- the loop stands still --------------------------------------------------------------
     "everything is done on the loop": Mutant(
         "heartbeat",
-        "cosession.together:AppendingTogether.lead",
+        "cosession.together:AppendingTogether.commit_soon",
         {"if self._inline and not queue.try_quick_pass()": "if not queue.try_pass()"},
     ),
     "an append on the spot gives the loop no turn": Mutant(

@@ -653,10 +653,7 @@ class Session(SessionBase[T], Generic[T]):
         if self._inline:
             await asyncio.sleep(0)  # the others that are ready queue up, and go out with this one
             together.has_yielded(crowded=queue.waiting > 1)
-            queue.try_quick_pass()
-            for pause in queue.short_pauses(operation):
-                await asyncio.sleep(pause)
-                queue.try_quick_pass()
+            await together.commit_soon(operation)
         if operation.settled:
             return
         settled = settlement(queue, operation)

@@ -153,12 +153,17 @@ class AppendingTogether:
         together, queue = part.together, self.queue
         if together.settled or self._lock.locked():
             return  # whoever has the lock takes along what is in the queue
-        if self._inline and not queue.try_quick_pass():
-            for pause in queue.short_pauses(together):
-                await asyncio.sleep(pause)
-                queue.try_quick_pass()
+        await self.commit_soon(together)
         if not together.settled:
             queue.start_pass()
+
+    async def commit_soon(self, operation: Operation) -> None:
+        """Commit what is in the queue on the loop's thread, if that can be done within a moment."""
+        queue = self.queue
+        if self._inline and not queue.try_quick_pass():
+            for pause in queue.short_pauses(operation):
+                await asyncio.sleep(pause)
+                queue.try_quick_pass()
 
     async def leave(self, part: Part | None, error: BaseException) -> None:
         """Take an append back because of that; if it is too late, wait until it has happened."""
