@@ -27,7 +27,7 @@ from . import _fork, _platform, trace
 from .batch import Result
 from .errors import CosessionError, LockTimeout, SessionClosed
 from .files import translated
-from .interrupts import insist
+from .interrupts import insist, start
 from .operation import Callback, Operation, call_all
 from .records import Revision
 from .store import Store
@@ -310,7 +310,7 @@ class CommitQueue:
 
                 self._bell = self._bell or SimpleQueue()
                 thread = threading.Thread(target=self._run, name="cosession-commit", daemon=True)
-                thread.start()
+                start(thread)
                 self._thread = thread  # not before: there may be none to be had, or Ctrl-C comes
 
     def _ring(self) -> None:

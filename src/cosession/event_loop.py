@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from .interrupts import start
 from .operation import call_all
 
 
@@ -50,7 +51,7 @@ def on_own_thread(work: Callable[[], object]) -> asyncio.Future[None]:
         else:
             on_loop([partial(finish, future)])
 
-    threading.Thread(target=run, name="cosession-open", daemon=True).start()
+    start(threading.Thread(target=run, name="cosession-open", daemon=True))
     return future
 
 

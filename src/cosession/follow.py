@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .changes import Change, TurnBegan, TurnEnded, change_between
 from .errors import SessionClosed, SessionMissing
+from .interrupts import start
 from .reading import View
 from .records import Revision, TurnCard
 from .store import Store
@@ -258,7 +259,7 @@ def _watching(store: Store, give: Callable[[], None]) -> Iterator[None]:
 
     thread = threading.Thread(target=watch, name="cosession-follow", daemon=True)
     atexit.register(end)
-    thread.start()
+    start(thread)
     try:
         yield
     finally:

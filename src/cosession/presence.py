@@ -23,6 +23,7 @@ from . import _json as json
 from .card import from_json, own_card, to_json
 from .errors import CosessionError, NotASession
 from .files import translated
+from .interrupts import start
 from .records import Holder
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def list_as_waiting(path: str, label: str, *, until: threading.Event) -> None:
                 until.wait()
 
     with suppress(RuntimeError):  # no thread can be had
-        threading.Thread(target=register, name="cosession-waiting", daemon=True).start()
+        start(threading.Thread(target=register, name="cosession-waiting", daemon=True))
 
 
 def terminals(path: str | os.PathLike[str], *, kind: Kind = "present") -> list[Holder]:

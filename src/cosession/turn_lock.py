@@ -19,11 +19,13 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from . import _json as json
 from . import _platform, presence, trace
 from .card import from_json, own_card, to_json
 from .files import translated
+from .interrupts import start
 from .kernel_lock import KernelLock
 from .records import Holder, Revision, TurnCard
 
@@ -192,9 +194,8 @@ class Ticket:
         if trace.sink is not None:
             asked = self._asked or trace.now()
             self._traced = trace.TurnWait(trace.sink, self.lock.beside, asked)
-        threading.Thread(
-            target=self._wait, args=(when_it_comes, behind), name="cosession-turn", daemon=True
-        ).start()
+        waiting = partial(self._wait, when_it_comes, behind)
+        start(threading.Thread(target=waiting, name="cosession-turn", daemon=True))
 
     def require_lock(self) -> None:
         """Raise what went wrong with the wait, if anything."""
