@@ -162,7 +162,7 @@ MUTANTS = {
     "everything is done on the loop": Mutant(
         "heartbeat",
         "cosession.together:AppendingTogether.commit_soon",
-        {"if self._inline and not queue.try_quick_pass()": "if not queue.try_pass()"},
+        {"if self.commits_inline and not queue.try_quick_pass()": "if not queue.try_pass()"},
     ),
     "an append on the spot gives the loop no turn": Mutant(
         "heartbeat",

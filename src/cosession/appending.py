@@ -36,16 +36,21 @@ QUICK = 64 << 10
 class FileAppender(FileHealer):
     """Can append records. The lock is held."""
 
-    def append_now(self, lines: Sequence[bytes]) -> Revision | None:
+    _owed: tuple[Revision, int] | None = None
+    """What `append_now` has left to `confirm`: up to where it goes, and its length."""
+
+    def append_now(self, lines: Sequence[bytes], sync: bool = True) -> Revision | None:
         """Append records on the spot, if nothing at all stands in the way; else None, and nothing.
 
-        Takes the lock and releases it. An event loop may call this: there is no waiting, syncing
-        or healing, no turn, nothing large to read or to write.
+        Takes the lock and releases it. An event loop may call this with `sync=False`: there is no
+        waiting, syncing or healing, no turn, nothing large to read or to write. Where the disk is
+        waited for, it then has to `confirm` that, before the caller is told.
 
         Raises:
             CosessionError: The append has failed, and is undone.
+            SyncFailed: The disk refuses; see `_sync_unlocked`.
         """
-        if self.durable or self.read_only or self._poisoned or self._fd < 0:
+        if self.read_only or self._poisoned or self._fd < 0:
             return None
         try:
             if not self._mutex.acquire(blocking=False):
@@ -56,11 +61,19 @@ class FileAppender(FileHealer):
                     return None
                 if (header := self._quick_look()) is None:
                     return None
-                header, _ = self._append(self._fd, header, lines, data, "append")
+                if self.durable and not self._may_sync_unlocked(header.generation, (lines,)):
+                    return None
+                header, _ = self._append(self._fd, header, lines, data, "append", sync=False)
             finally:
                 self.lock.release()
             self._take_over(header.committed, lines, data)
-            return Revision(header.generation, header.committed)
+            revision = Revision(header.generation, header.committed)
+            if self.durable:
+                if sync:
+                    self._sync_unlocked(revision, len(data))
+                else:
+                    self._owed = revision, len(data)
+            return revision
         except OSError as error:
             raise files.ours(error, self.path, "append") from error
         except Overtaken:
@@ -70,6 +83,30 @@ class FileAppender(FileHealer):
                 self._mutex.release()
             except RuntimeError:
                 pass  # another thread has it
+
+    def confirm(self) -> None:
+        """Wait for the disk, for what `append_now` has left to that. The lock is free.
+
+        Raises:
+            SyncFailed: The disk refuses; see `_sync_unlocked`.
+        """
+        with self._mutex:
+            self._require_confirmed()
+            owed, self._owed = self._owed, None
+            if owed is not None:
+                self._sync_unlocked(*owed)
+
+    def _close_data(self) -> None:
+        # What is owed is in the file that is open now, whatever has its name.
+        if self._owed is not None:
+            with suppress(SyncFailed):  # which `confirm` is going to say
+                self._sync(self._fd, self._owed[0])
+            self._owed = None
+        super()._close_data()
+
+    def after_fork_in_child(self) -> None:
+        self._owed = None  # by the parent
+        super().after_fork_in_child()
 
     def _try_lock(self) -> bool:
         try:

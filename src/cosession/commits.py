@@ -29,7 +29,7 @@ from .errors import CosessionError, LockTimeout, SessionClosed
 from .files import translated
 from .interrupts import insist, start
 from .operation import Callback, Operation, call_all
-from .records import Revision
+from .records import Outcome, Revision
 from .store import Store
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class CommitQueue:
         self._passer = 0
         """That thread's id."""
         self._thread: threading.Thread | None = None
+        self.unconfirmed: Operation | None = None
+        """What the thread is to confirm before it does anything else."""
         self._asleep = False
         """Whether the thread's pass is waiting for another process."""
         self._closed = False
@@ -199,15 +201,15 @@ class CommitQueue:
         Raises:
             CosessionError: Nothing was in the way, and yet it failed; nothing has happened.
         """
-        revision = self._append_now(lines)
+        revision = self._append_now(lines, sync=True)
         self.store.lock.give_way()
         return revision
 
-    def _append_now(self, lines: Sequence[bytes]) -> Revision | None:
+    def _append_now(self, lines: Sequence[bytes], *, sync: bool) -> Revision | None:
         if self._waiting or self._passer or trace.sink is not None:
             return None
         try:
-            return self._exclusively(self.store.append_now, lines)
+            return self._exclusively(self.store.append_now, lines, sync)
         except CosessionError:
             raise
         except Exception as error:  # a defect of ours
@@ -215,13 +217,47 @@ class CommitQueue:
             raise self._unexpected(error) from error
 
     def append_quickly(self, lines: Sequence[bytes]) -> Revision | None:
-        """`append_now` for an event loop, if no disk has been slow lately."""
+        """`append_now` for an event loop, if no disk has been slow lately.
+
+        Where the disk is waited for, that is left to the thread, by `confirm`.
+        """
         began = time.monotonic()
         if began < self._slow_until:
             return None
-        revision = self._append_now(lines)
+        if self.store.durable and (self._thread is None or self.unconfirmed is not None):
+            return None
+        revision = self._append_now(lines, sync=False)
         self._mind(began)
         return revision
+
+    def confirm(self, on_settled: Callback) -> Operation:
+        """Have the thread wait for the disk, for what `append_quickly` has just appended.
+
+        What is returned is settled then, with an error if the disk refuses. It can't be withdrawn.
+
+        Raises:
+            SessionClosed: The queue is closed, and the disk may have it or not.
+        """
+        confirmation = Operation(None, on_settled=on_settled)
+        with self._guard:
+            if self._closed:
+                raise SessionClosed(f"{self.store.path}: closed before the disk had it for certain")
+            self.unconfirmed = confirmation
+        self._ring()
+        return confirmation
+
+    def _confirm(self, confirmation: Operation) -> None:
+        result: Result
+        with self._passing:
+            try:
+                self.store.confirm()
+                result = Outcome(self.store.revision)
+            except CosessionError as error:
+                result = error
+            except Exception as error:
+                result = self._unexpected(error)
+        self.unconfirmed = None
+        self._settle([confirmation], [result])
 
     def short_pauses(self, operation: Operation, timeout: float | None = None) -> Iterator[float]:
         """Seconds to sleep before the next try, as long as another process is just at work."""
@@ -456,9 +492,11 @@ class CommitQueue:
         bell = self._bell
         assert bell is not None
         while True:
-            if self._closed:
+            if self.unconfirmed is not None:
+                self._confirm(self.unconfirmed)
+            elif self._closed:
                 break
-            if self._waiting:
+            elif self._waiting:
                 self._exclusively(self._settle_errors, self._pass_when_free, wait=True)
             else:
                 bell.get()
@@ -505,5 +543,6 @@ class CommitQueue:
         self._passing = threading.RLock()
         self._passer = 0
         self._waiting = deque()
+        self.unconfirmed = None
         self._thread = None
         self._asleep = False

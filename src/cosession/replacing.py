@@ -195,14 +195,17 @@ class FileReplacer(FileReader):
                 _platform.sync_folder(folder)
             self.lock.sync()
 
+    def _require_confirmed(self) -> None:
+        if self._poisoned:
+            raise SyncFailed(self.path, "an earlier write was not confirmed by the disk")
+
     @contextmanager
     def _poisoning(self) -> Iterator[None]:
         """After a sync that failed nobody knows what is on the disk: refuse from then on.
 
         The next one might succeed, and prove nothing.
         """
-        if self._poisoned:
-            raise SyncFailed(self.path, "an earlier write was not confirmed by the disk")
+        self._require_confirmed()
         try:
             yield
         except OSError as error:

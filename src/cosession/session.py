@@ -120,7 +120,7 @@ class Session(SessionBase[T], Generic[T]):
         """
         super().__init__(path, **options)
         self._options["inline"] = inline
-        self._inline = inline and not self._store.durable
+        self._inline = inline
         self._lock = asyncio.Lock()
         self._line = asyncio.Lock()
         """Held by the coroutine that waits for another terminal's turn."""
@@ -238,6 +238,8 @@ class Session(SessionBase[T], Generic[T]):
                 tries_once(timeout)
             together = self._open_together()
             if (revision := together.append_now(add.lines)) is not None:
+                if together.awaits_disk:
+                    await together.disk()
                 return revision
             part = None
             try:
@@ -650,7 +652,7 @@ class Session(SessionBase[T], Generic[T]):
     async def _lead(self, together: AppendingTogether, operation: Operation) -> None:
         """Have a pass run, and stay until the operation is settled, or withdrawn."""
         queue = together.queue
-        if self._inline:
+        if together.commits_inline:
             await asyncio.sleep(0)  # the others that are ready queue up, and go out with this one
             together.has_yielded(crowded=queue.waiting > 1)
             await together.commit_soon(operation)

@@ -224,8 +224,7 @@ class Store(FileAppender):
         self, requests: Sequence[Request], results: dict[int, Result], survey: Survey | None
     ) -> None:
         """Carry out those that have no result yet."""
-        if self._poisoned:
-            raise SyncFailed(self.path, "an earlier write was not confirmed by the disk")
+        self._require_confirmed()
         with translated(self.path, "read the session"):
             header = self._settle(survey)
         batch = Batch(self.generation, self.state, self._own_so_far())

@@ -98,10 +98,13 @@ class AppendingTogether:
 
         Args:
             lock: Is held while somebody leads, who takes along what is in the queue.
-            inline: Whether the loop's thread may commit.
+            inline: Whether the loop's thread may do what takes it no longer than a moment.
         """
         self.queue = queue
         self.loop = asyncio.get_running_loop()
+        self.awaits_disk = queue.store.durable
+        self.commits_inline = inline and not self.awaits_disk
+        """Whether the loop's thread may commit more than an append on the spot."""
         self._lock = lock
         self._inline = inline
         self._is_read_only = queue.store.read_only
@@ -128,6 +131,22 @@ class AppendingTogether:
             return None
         return self.queue.append_quickly(lines)
 
+    async def disk(self) -> None:
+        """Wait for the disk, for what was just appended on the spot; if cancelled, too.
+
+        Raises:
+            SyncFailed: It refuses.
+        """
+        future = self.loop.create_future()
+        confirmation = self.queue.confirm(partial(finish, future))
+        try:
+            await future
+        except asyncio.CancelledError:
+            await uncancelled(settlement(self.queue, confirmation))
+            raise
+        self.has_yielded(crowded=self._crowded)
+        confirmation.outcome()
+
     def join(self, add: Add) -> Part | None:
         """Append with whoever else is ready; None if this session's appends don't do that.
 
@@ -148,9 +167,12 @@ class AppendingTogether:
         """Commit at the loop's next turn what is joined by then: here if that is quick, and
         possible now or soon, else on the thread.
         """
-        await asyncio.sleep(0)
-        self.line_up()
         together, queue = part.together, self.queue
+        if (others := queue.unconfirmed) is None:
+            await asyncio.sleep(0)
+        else:  # whose caller may be about to append the next one, and comes along
+            await settlement(queue, others)
+        self.line_up()
         if together.settled or self._lock.locked():
             return  # whoever has the lock takes along what is in the queue
         await self.commit_soon(together)
@@ -160,7 +182,7 @@ class AppendingTogether:
     async def commit_soon(self, operation: Operation) -> None:
         """Commit what is in the queue on the loop's thread, if that can be done within a moment."""
         queue = self.queue
-        if self._inline and not queue.try_quick_pass():
+        if self.commits_inline and not queue.try_quick_pass():
             for pause in queue.short_pauses(operation):
                 await asyncio.sleep(pause)
                 queue.try_quick_pass()
