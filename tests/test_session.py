@@ -876,23 +876,29 @@ async def test_errors_have_one_base(open_session: Open, path: Path) -> None:
 async def test_which_thread_writes(
     path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    """A small append may be made on the event loop's thread; never one that waits for the disk."""
-    threads = set[int]()
-    write_all = files.write_all
+    """A small append may be made on the event loop's thread, which never waits for the disk."""
+    writing, syncing = set[int](), set[int]()
+    write_all, sync_data = files.write_all, _platform.sync_data
 
-    def note(*given: Any) -> None:
-        threads.add(threading.get_ident())
+    def write(*given: Any) -> None:
+        writing.add(threading.get_ident())
         write_all(*given)
+
+    def sync(fd: int) -> None:
+        syncing.add(threading.get_ident())
+        sync_data(fd)
 
     async with Session(path, **options) as session:
         await session.append(user("first"))
-        monkeypatch.setattr(files, "write_all", note)
+        monkeypatch.setattr(files, "write_all", write)
+        monkeypatch.setattr(_platform, "sync_data", sync)
         for number in range(20):
             await session.append(user(str(number)))
-    if options or sys.platform == "win32":
-        assert threading.get_ident() not in threads
-    else:
-        assert threading.get_ident() in threads  # a busy disk may have sent some to the other one
+    here = threading.get_ident()
+    inline = "inline" not in options and _platform.KEEPS_FILES_OPEN
+    assert (here in writing) is inline  # a busy disk may have sent some to the other one
+    assert here not in syncing
+    assert bool(syncing) is ("durability" in options)
 
 
 async def test_who_calls_first_is_first_on_whatever_path(path: Path) -> None:

@@ -6,8 +6,9 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,17 @@ import pytest
 from aio.both import user
 from aio.held import BOUND, held_here, is_free
 from bad.soundness import assert_memory_is_file, assert_sound
-from cosession import BlockingSession, Message, Session, SyncFailed, _platform
+from cosession import (
+    BlockingSession,
+    Message,
+    Session,
+    SessionClosed,
+    SyncFailed,
+    _platform,
+    files,
+)
 from cosession.changes import Appended, Reverted
+from cosession.commits import CommitQueue
 from cosession.operation import Operation
 
 pytestmark = pytest.mark.skipif(
@@ -280,3 +290,209 @@ def test_ctrl_c_acknowledges_nothing_that_is_not_on_the_disk(
         session.open()
         assert (contents(session) == ["old", "b", "mine"]) is disk_is_well
         assert (contents(session) == ["old"]) is not disk_is_well
+
+
+# ---- on an event loop -----------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def warm_on_the_loop(path: Path) -> AsyncIterator[Session[Message]]:
+    """A session whose next append goes out on the spot: it has its thread, and nobody else came."""
+    async with Session(path, durability="power") as session:
+        await session.append(user("old"))
+        yield session
+
+
+async def test_one_alone_appends_on_the_spot_and_waits_on_the_thread(
+    path: Path, disk: Callable[[Hook], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written at once, others may go on, and it is acknowledged when the disk has it."""
+    writers, syncers = list[int](), list[int]()
+    began, go_on = threading.Event(), threading.Event()
+    real, write_all = _platform.sync_data, files.write_all
+
+    def written(*given: Any) -> None:
+        writers.append(threading.get_ident())
+        write_all(*given)
+
+    def slow(fd: int) -> None:
+        syncers.append(threading.get_ident())
+        began.set()
+        assert go_on.wait(BOUND)
+        real(fd)
+
+    async with warm_on_the_loop(path) as session:
+        with BlockingSession(path) as other:
+            disk(slow)
+            monkeypatch.setattr(files, "write_all", written)
+            task = asyncio.ensure_future(session.append(user("new")))
+            await asyncio.sleep(0)
+            assert path.read_bytes().count(b"\n") == 2
+            assert await asyncio.to_thread(began.wait, BOUND)
+            other.append(user("other"), timeout=0)
+            assert not task.done()
+            go_on.set()
+            revision = await asyncio.wait_for(task, BOUND)
+            assert contents(other) == ["old", "new", "other"]
+        assert revision.position < path.stat().st_size
+    here = threading.get_ident()
+    assert writers[0] == here
+    assert here not in syncers
+
+
+async def test_one_alone_hears_that_the_disk_refuses(
+    path: Path, disk: Callable[[Hook], None]
+) -> None:
+    """It is taken back, and nothing more is written until the session is opened anew."""
+    real = _platform.sync_data
+    async with warm_on_the_loop(path) as session:
+        before = path.read_bytes()
+        disk(refuse)
+        with pytest.raises(SyncFailed):
+            await session.append(user("new"))
+        disk(real)
+        assert path.read_bytes() == before
+        assert [message.content for message in session.history] == ["old"]
+        with pytest.raises(SyncFailed, match="an earlier write"):
+            await session.append(user("refused"))
+
+
+async def test_cancelled_while_the_disk_is_waited_for(
+    path: Path, disk: Callable[[Hook], None]
+) -> None:
+    """It has happened; the task ends when the disk has it, so nothing goes on behind its back."""
+    began, go_on = threading.Event(), threading.Event()
+    real = _platform.sync_data
+
+    def slow(fd: int) -> None:
+        began.set()
+        assert go_on.wait(BOUND)
+        real(fd)
+
+    async with warm_on_the_loop(path) as session:
+        disk(slow)
+        task = asyncio.ensure_future(session.append(user("new")))
+        assert await asyncio.to_thread(began.wait, BOUND)
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0.001)
+            assert not task.done()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(asyncio.shield(task), BOUND)
+        assert [message.content for message in session.history] == ["old", "new"]
+        disk(real)
+        await asyncio.wait_for(session.append(user("next")), BOUND)
+
+
+async def test_closed_while_the_disk_is_waited_for(
+    path: Path, disk: Callable[[Hook], None]
+) -> None:
+    """What has been written ends as it does, and is acknowledged."""
+    began, real = threading.Event(), _platform.sync_data
+
+    def slow(fd: int) -> None:
+        began.set()
+        time.sleep(0.05)
+        real(fd)
+
+    async with warm_on_the_loop(path) as session:
+        disk(slow)
+        task = asyncio.ensure_future(session.append(user("new")))
+        assert await asyncio.to_thread(began.wait, BOUND)
+        await session.close()
+        revision = await asyncio.wait_for(task, BOUND)
+        assert revision.position == path.stat().st_size
+
+
+async def test_two_that_append_in_turns_come_to_share_a_sync(
+    path: Path, disk: Callable[[Hook], None]
+) -> None:
+    """Who began a moment later doesn't wait for a sync of his own, again and again."""
+    syncs: list[int] = []
+    real = _platform.sync_data
+
+    def note(fd: int) -> None:
+        syncs.append(fd)
+        real(fd)
+
+    async def some(session: Session[Message], name: str) -> None:
+        for number in range(20):
+            await session.append(user(f"{name} {number}"))
+
+    async with warm_on_the_loop(path) as session:
+        disk(note)
+        async with asyncio.timeout(BOUND):
+            await asyncio.gather(some(session, "one"), some(session, "other"))
+        assert len(session.history) == 41
+        assert 20 <= len(syncs) <= 24
+
+
+def queue_of(session: Session[Message]) -> CommitQueue:
+    assert session._queue is not None
+    return session._queue
+
+
+def owing(session: Session[Message], text: str) -> None:
+    """Append on the spot, with nobody to wait for the disk as yet."""
+    assert queue_of(session).append_quickly(session._add(user(text)).lines) is not None
+
+
+async def confirmed(session: Session[Message]) -> None:
+    queue = queue_of(session)
+    settled = asyncio.Event()
+    confirmation = queue.confirm(settled.set)
+    await asyncio.wait_for(settled.wait(), BOUND)
+    confirmation.outcome()
+
+
+@pytest.mark.parametrize("disk_is_well", [True, False])
+async def test_what_is_owed_to_a_file_is_paid_before_it_is_closed(
+    path: Path, disk: Callable[[Hook], None], disk_is_well: bool
+) -> None:
+    """Another terminal puts a new file in its place: what is acknowledged is in the old one."""
+    synced: list[int] = []
+    real = _platform.sync_data
+
+    def note(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        (real if disk_is_well else refuse)(fd)
+
+    async with warm_on_the_loop(path) as session:
+        with BlockingSession(path) as other:
+            inode = path.stat().st_ino
+            owing(session, "new")
+            other.clear()
+        disk(note)
+        await session.refresh()
+        assert synced == [inode]
+        assert path.stat().st_ino != inode
+        if disk_is_well:
+            await confirmed(session)
+        else:
+            with pytest.raises(SyncFailed):
+                await confirmed(session)
+        assert synced == [inode]
+        disk(real)
+
+
+async def test_what_is_owed_is_not_paid_by_a_child(
+    path: Path, disk: Callable[[Hook], None]
+) -> None:
+    """The parent waits for the disk; the child, which only closes, doesn't."""
+    async with warm_on_the_loop(path) as session:
+        owing(session, "new")
+        disk(refuse)
+        session._store.after_fork_in_child()
+        assert not session._store._poisoned
+
+
+async def test_a_closed_queue_confirms_nothing(path: Path) -> None:
+    """Nobody waits for a thread that has ended."""
+    async with warm_on_the_loop(path) as session:
+        queue = queue_of(session)
+        owing(session, "new")
+    with pytest.raises(SessionClosed, match="before the disk had it"):
+        queue.confirm(int)
+    with BlockingSession(path) as reader:
+        assert contents(reader) == ["old", "new"]

@@ -84,7 +84,7 @@ MUTANTS = {
         _APPEND, {"durable = sync and…": "durable = False"}, "append-many", "order", _POWER
     ),
     "not synced behind the unlocking": Mutant(
-        "cosession.store:Store._append_each",
+        "cosession.appending:FileAppender.append_now",
         {"self._sync_unlocked(…": "pass"},
         "append-known",
         "order",

@@ -97,7 +97,7 @@ class Campaign:
 
     def _record(self) -> Recording:
         story = self.story
-        apart = self._apart() if story.apart else []
+        everything_apart = [self._apart(number) for number in range(len(story.acts))]
         folder = self._prepared()
         players = Cast(folder, self.durability, lock_dir=story.lock_dir)
         if story.opened:
@@ -105,7 +105,7 @@ class Campaign:
         wholes, due = [_content(players.path)], [True]
         recorder = Recorder(folder, links=story.links)
         last = Told(0, 0)
-        for act in story.acts:
+        for act, apart in zip(story.acts, everything_apart, strict=True):
             wholes += apart or [b""]
             due += [False] * len(apart or [b""])
             recorder.tell(last := Told(last.acknowledged, len(wholes) - 1, last.generation))
@@ -129,11 +129,18 @@ class Campaign:
             players.close()
         return folder
 
-    def _apart(self) -> list[bytes]:
-        """What each of the operations makes of the session when they are carried out one by one."""
-        players = Cast(self._prepared(), self.durability)
+    def _apart(self, number: int) -> list[bytes]:
+        """What each operation of an act makes of the session when they are carried out one by one;
+        nothing if it is only one.
+        """
+        acts = self.story.acts
+        if not acts[number].apart:
+            return []
+        players = Cast(self._prepared(), self.durability, lock_dir=self.story.lock_dir)
+        for act in acts[:number]:
+            act.run(players)
         contents = []
-        for act in self.story.apart:
+        for act in acts[number].apart:
             act.run(players)
             contents.append(_content(players.path))
         players.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from crash.mutants import Mutant
 
 _APPEND = "cosession.appending:FileAppender._append"
+_NOW = "cosession.appending:FileAppender.append_now"
 _EXCHANGE = "cosession.replacing:FileReplacer._exchange"
 _SYNC = "cosession.replacing:FileReplacer._sync"
 _NAMES = "cosession.replacing:FileReplacer._sync_names"
@@ -19,7 +20,10 @@ MUTANTS = {
         _APPEND, {"if sync:": "if False:"}, "append-one", "power"
     ),
     "data not synced behind the unlocking": Mutant(
-        "cosession.store:Store._append_each", {"self._sync_unlocked(…": "pass"}, "appends", "power"
+        _NOW, {"self._sync_unlocked(…": "pass"}, "appends", "power"
+    ),
+    "data of several appends not synced behind the unlocking": Mutant(
+        "cosession.store:Store._append_each", {"self._sync_unlocked(…": "pass"}, "together", "power"
     ),
     "several records left for behind the unlocking": Mutant(
         "cosession.appending:FileAppender._may_sync_unlocked",

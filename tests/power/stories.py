@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from cosession import BlockingSession, Message, StorageFull
 from cosession._base import Durability
+from cosession.records import Outcome
 from crash.operations import (
     FOREIGN_LINE,
     FOREIGN_START,
@@ -68,6 +69,8 @@ class Act:
     run: Callable[[Cast], object]
     acknowledged: bool = True
     """Whether it was the session under examination that carried it out."""
+    apart: tuple[Act, ...] = ()
+    """The same one by one, where it is several operations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,6 @@ class Story:
     acts: tuple[Act, ...]
     opened: bool = True
     """Whether the session was opened before the story begins, and that is on the disk."""
-    apart: tuple[Act, ...] = ()
-    """The same one by one, where one act is several operations."""
     links: bool = True
     lock_dir: str | None = None
     foreign: bytes = b""
@@ -100,6 +101,20 @@ def foreign(data: bytes) -> Act:
 
 def _one(text: str) -> Act:
     return own(lambda session: session.append(message(text)))
+
+
+def _together(*texts: str) -> Act:
+    """Appends of several threads or coroutines, which go out in one write."""
+
+    def run(cast: Cast) -> None:
+        session, store = cast.own, cast.own._store
+        appends = [session._request("append", None, session._add(message(text))) for text in texts]
+        assert store.lock.try_acquire()
+        results = store.commit(appends)
+        store.lock.release()
+        assert all(isinstance(result, Outcome) for result in results)
+
+    return Act(run, apart=tuple(map(_one, texts)))
 
 
 def _several(text: str) -> Act:
@@ -170,7 +185,8 @@ def _of(operation: Operation) -> Story:
             own(OPERATIONS["append-many"].act),
             own(lambda session: session.set_system_prompt("Be a clock.")),
         )
-    return Story(operation.name, operation.prepare, (own(operation.act),), apart=apart)
+    act = Act(lambda cast: operation.act(cast.own), apart=apart)
+    return Story(operation.name, operation.prepare, (act,))
 
 
 STORIES = {
@@ -189,6 +205,7 @@ STORIES = {
         ),
         Story("turn", conversation, (own(_turn), _one("Behind it."))),
         Story("appends", conversation, (_one("One."), _several("Several"), _one("Another."))),
+        Story("together", conversation, (_one("Alone."), _together("One.", "Two.", "Three."))),
         Story("clears", conversation, (own(_clear), _one("Between."), own(_clear))),
         Story(
             "day",
