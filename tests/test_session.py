@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -16,7 +15,7 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 
 from aio.both import KINDS, Both, Kind, opened, user
-from aio.held import BOUND, held_elsewhere, held_here
+from aio.held import BOUND, held_elsewhere, held_here, until_idle
 from cosession import (
     BlockingSession,
     Conflict,
@@ -30,6 +29,7 @@ from cosession import (
     SessionClosed,
     SessionMissing,
     UnknownCheckpoint,
+    _platform,
     files,
 )
 
@@ -563,8 +563,6 @@ async def test_power_durability_syncs_before_it_acknowledges(
     open_session: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With `durability="power"` every append is synced; by default none is."""
-    from cosession import _platform
-
     synced: list[int] = []
     sync = _platform.sync_data
 
@@ -890,6 +888,7 @@ async def test_which_thread_writes(
 
     async with Session(path, **options) as session:
         await session.append(user("first"))
+        await until_idle(session)
         monkeypatch.setattr(files, "write_all", write)
         monkeypatch.setattr(_platform, "sync_data", sync)
         for number in range(20):

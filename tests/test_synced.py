@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from aio.both import user
-from aio.held import BOUND, held_here, is_free
+from aio.held import BOUND, held_here, is_free, until_idle
 from bad.soundness import assert_memory_is_file, assert_sound
 from cosession import (
     BlockingSession,
@@ -295,11 +295,17 @@ def test_ctrl_c_acknowledges_nothing_that_is_not_on_the_disk(
 # ---- on an event loop -----------------------------------------------------------------------
 
 
+def queue_of(session: Session[Message]) -> CommitQueue:
+    assert session._queue is not None
+    return session._queue
+
+
 @asynccontextmanager
 async def warm_on_the_loop(path: Path) -> AsyncIterator[Session[Message]]:
     """A session whose next append goes out on the spot: it has its thread, and nobody else came."""
     async with Session(path, durability="power") as session:
         await session.append(user("old"))
+        await until_idle(session)
         yield session
 
 
@@ -428,11 +434,6 @@ async def test_two_that_append_in_turns_come_to_share_a_sync(
         assert 20 <= len(syncs) <= 24
 
 
-def queue_of(session: Session[Message]) -> CommitQueue:
-    assert session._queue is not None
-    return session._queue
-
-
 def owing(session: Session[Message], text: str) -> None:
     """Append on the spot, with nobody to wait for the disk as yet."""
     assert queue_of(session).append_quickly(session._add(user(text)).lines) is not None
@@ -496,3 +497,19 @@ async def test_a_closed_queue_confirms_nothing(path: Path) -> None:
         queue.confirm(int)
     with BlockingSession(path) as reader:
         assert contents(reader) == ["old", "new"]
+
+
+async def test_what_is_to_be_confirmed_is_before_the_thread_ends(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session is closed before the thread has so much as heard of it."""
+    async with warm_on_the_loop(path) as session:
+        queue = queue_of(session)
+        owing(session, "new")
+        settled = asyncio.Event()
+        with monkeypatch.context() as patch:
+            patch.setattr(queue, "_ring", int)
+            confirmation = queue.confirm(settled.set)
+        await session.close()
+        await asyncio.wait_for(settled.wait(), BOUND)
+        confirmation.outcome()

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from math import inf
 
 from . import trace
 from .batch import Request
@@ -114,6 +115,8 @@ class AppendingTogether:
         """Whether several were ready at its last turn."""
         self._stays_until = 0.0
         """How long its thread may be used without a break."""
+        self._stay = inf if self.awaits_disk else _STAY
+        """Who waits for the disk gives the loop its turn meanwhile."""
 
     def append_now(self, lines: Sequence[bytes]) -> Revision | None:
         """Append on the spot, if nothing is in the way; else None, and nothing.
@@ -144,7 +147,6 @@ class AppendingTogether:
         except asyncio.CancelledError:
             await uncancelled(settlement(self.queue, confirmation))
             raise
-        self.has_yielded(crowded=self._crowded)
         confirmation.outcome()
 
     def join(self, add: Add) -> Part | None:
@@ -222,7 +224,7 @@ class AppendingTogether:
     def has_yielded(self, *, crowded: bool) -> None:
         """The loop has had its turn; whether several were ready then."""
         self._crowded = crowded
-        self._stays_until = time.monotonic() + _STAY
+        self._stays_until = time.monotonic() + self._stay
 
 
 def settlement(queue: CommitQueue, operation: Operation) -> asyncio.Future[None]:

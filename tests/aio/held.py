@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from cosession import _platform
+from cosession import Session, _platform
 
 BOUND = 20.0
 """Seconds after which anything here counts as hung."""
 
 _HOLD = """
 import os, sys, time
-from cosession import _platform
+from cosession import Session, _platform
 fd = _platform.open_file(sys.argv[1], os.O_RDWR | os.O_CREAT)
 while not _platform.try_lock(fd):
     pass
@@ -80,7 +82,7 @@ class Holder:
 
 _OTHER = """
 import os, sys, time
-from cosession import _platform
+from cosession import Session, _platform
 for line in sys.stdin:
     path, seconds = line.rstrip("\\n").rsplit(" ", 1)
     fd = _platform.open_file(path, os.O_RDWR | os.O_CREAT)
@@ -148,3 +150,12 @@ def is_free(path: Path) -> bool:
         return probe.held
     finally:
         probe.close()
+
+
+async def until_idle(session: Session[Any]) -> None:
+    """Wait until no thread is committing: one that has settled an operation takes a moment more."""
+    queue = session._queue
+    assert queue is not None
+    async with asyncio.timeout(BOUND):
+        while not queue._exclusively(lambda: True):
+            await asyncio.sleep(0.001)
