@@ -207,6 +207,25 @@ def _interrupt(path: Path, name: str, stride: int) -> None:
             assert snapshot(session) == on_disk(path)
 
 
+def test_interrupted_while_it_waits_for_the_disk(path: Path) -> None:
+    """Written or not, nobody was told; the lock is free, and memory is as the file."""
+    for interrupt in every_point(stride=2):
+        prepare(path)
+        with BlockingSession(path, durability="power") as session:
+            session.append(user("old"))
+            before = snapshot(session)
+            with interrupt.armed():
+                session.append(user("new"))
+            assert is_free(path), interrupt.at
+            now = snapshot(session)
+            assert now in (before, on_disk(path))
+            session.append(user("next"), timeout=5)
+            texts = [message.content for message in session.history]
+            assert texts in (["old", "old", "new", "next"], ["old", "old", "next"])
+            assert interrupt.came or "new" in texts
+            assert snapshot(session) == on_disk(path)
+
+
 @pytest.mark.parametrize("name", ["append", "clear"])
 def test_interrupted_while_another_holds_the_lock(path: Path, name: str) -> None:
     """Ctrl-C in a wait for another process ends it: not happened, nor does it happen later."""
