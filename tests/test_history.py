@@ -223,9 +223,8 @@ def test_the_garbage_collector_rests_while_very_many_are_decoded() -> None:
 def test_a_collector_that_somebody_has_set_stays_as_it_is(enabled: bool) -> None:
     """Switched off, and with frozen objects."""
     gc.freeze()
-    frozen = gc.get_freeze_count()
     if not enabled:
         gc.disable()
     assert len(folded(history._LARGE + 1).messages(Decoder())) == history._LARGE + 1
     assert gc.isenabled() == enabled
-    assert gc.get_freeze_count() >= frozen > 0
+    assert gc.get_freeze_count() > 0  # fewer, if some have died meanwhile

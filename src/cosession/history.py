@@ -202,7 +202,7 @@ class MessageLog:
                 self._know(start, min(behind, count), decode, proves)
 
     def _know(self, start: int, stop: int, decode: Decoder, proves: Prover) -> None:
-        is_unread = all(item is _UNREAD for item in self._items[start:stop])
+        is_unread = set(map(id, self._items[start:stop])) <= {id(_UNREAD)}
         if is_unread and all(proves(text) for text, _, _ in self._texts(start, stop)):
             self._note_broken(stop)
         elif self._decoded == start:
@@ -233,7 +233,7 @@ class MessageLog:
         start, items = self._known, self._items
         while self._broken and self._broken[-1] >= start:
             self._broken.pop()  # an attempt that Ctrl-C interrupted
-        if Broken in {type(item) for item in items[start:stop]}:
+        if Broken in set(map(type, items[start:stop])):
             self._broken += [at for at in range(start, stop) if isinstance(items[at], Broken)]
         self._known = stop
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import chain
 from math import isfinite
 from operator import methodcaller
 from random import SystemRandom
@@ -106,12 +105,14 @@ def _all_are_messages(text: bytes) -> bool:
     newlines = (len(separated) - len(text)) // (len(_SEPARATOR) - 1)
     if separators != [_NONCE] * newlines or set(map(type, objects)) != {dict}:
         return False
-    named = set(map(tuple, objects))
-    if not all("role" in names for names in named):
-        return False
-    return _are_read_alike() and all(
-        set(map(type, map(methodcaller("get", name), objects))).issubset(SHAPE[name])
-        for name in SHAPE.keys() & set(chain.from_iterable(named))
+    named = set[str]().union(*objects)
+    return (
+        "role" in named
+        and _are_read_alike()
+        and all(
+            set(map(type, map(methodcaller("get", name), objects))).issubset(SHAPE[name])
+            for name in SHAPE.keys() & named
+        )
     )
 
 
