@@ -115,8 +115,8 @@ class Session(SessionBase[T], Generic[T]):
         """Name a session file, as `SessionBase` does.
 
         Args:
-            inline: Whether small changes that meet no obstacle at all, and wait for no disk, are
-                made on the event loop's thread, in some 30 µs each, instead of on another one.
+            inline: Whether small changes that meet no obstacle at all are made on the event loop's
+                thread, in some 30 µs each, instead of on another one. It never waits for a disk.
         """
         super().__init__(path, **options)
         self._options["inline"] = inline

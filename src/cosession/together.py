@@ -1,6 +1,7 @@
 """Appends on an event loop: on the spot, or together with others that are ready as well.
 
-1. One append after the other is made on the loop's thread while nothing is in the way.
+1. One append after the other is made on the loop's thread while nothing is in the way. If the disk
+   is waited for, another thread does that.
 2. Coroutines that append at the same moment join one operation. The first of them leads: at the
    loop's next turn it has that committed, so that fifty cost little more than one. Each still takes
    back its own by itself, and has a result of its own.
