@@ -109,6 +109,7 @@ _CRASH_METHODS = {
 _POWER = {
     "data not synced before it is acknowledged": (2,),
     "data not synced behind the unlocking": (2,),
+    "data of several appends not synced behind the unlocking": (2,),
     "several records left for behind the unlocking": (1,),
     "published before the data is synced": (2,),
     "announcement of several records not synced": (1,),
