@@ -79,21 +79,35 @@ async def until_free(path: Path) -> None:
 
 
 @contextmanager
-def held_shortly(path: Path) -> Iterator[None]:
-    """Another handle has the lock, and lets go of it after `SHORTLY`, whatever is going on."""
+def held_until_told(path: Path) -> Iterator[Callable[[], None]]:
+    """Another handle has the lock, and lets go of it `SHORTLY` after what is yielded is called."""
     with held_here(path) as lock:
         timer = threading.Timer(SHORTLY, lock.release)
-        timer.start()
         try:
-            yield
+            yield timer.start
         finally:
-            timer.join(BOUND)
+            if timer.ident is not None:
+                timer.join(BOUND)
 
 
-async def cancelled_at(call: Awaitable[Any], when: tuple[int, ...], delay: float | None) -> bool:
+@contextmanager
+def held_shortly(path: Path) -> Iterator[None]:
+    """The same, whatever is going on."""
+    with held_until_told(path) as let_go:
+        let_go()
+        yield
+
+
+async def cancelled_at(
+    call: Awaitable[Any],
+    when: tuple[int, ...],
+    delay: float | None,
+    at_first: Callable[[], object] = int,
+) -> bool:
     """Run a call, cancelling it at these suspensions; whether it was suspended so often.
 
     The cancellation comes at once, or after `delay` seconds, when the call may be further on.
+    `at_first` is called at the first suspension.
     """
     reached = 0
     loop = asyncio.get_running_loop()
@@ -104,6 +118,8 @@ async def cancelled_at(call: Awaitable[Any], when: tuple[int, ...], delay: float
     def act(suspended: int) -> None:
         nonlocal reached
         reached = suspended
+        if suspended == 1:
+            at_first()
         if suspended in when:
             if delay is None:
                 task.cancel()
@@ -183,8 +199,8 @@ async def test_cancelled_while_another_holds_the_lock(
     suspension, goes_on = 1, True
     while goes_on:
         session = await prepared(path)
-        with held_shortly(path):
-            goes_on = await cancelled_at(CALLS[name](session), (suspension,), delay)
+        with held_until_told(path) as let_go:
+            goes_on = await cancelled_at(CALLS[name](session), (suspension,), delay, let_go)
             now = snapshot(session)
             assert now in (before, after)
             if not goes_on:
