@@ -19,6 +19,7 @@ from aio.held import BOUND, held_here, is_free, until_idle
 from bad.soundness import assert_memory_is_file, assert_sound
 from cosession import (
     BlockingSession,
+    CosessionError,
     Message,
     Session,
     SessionClosed,
@@ -29,6 +30,7 @@ from cosession import (
 from cosession.changes import Appended, Reverted
 from cosession.commits import CommitQueue
 from cosession.operation import Operation
+from cosession.store import Store
 
 pytestmark = pytest.mark.skipif(
     not _platform.KEEPS_FILES_OPEN,
@@ -513,3 +515,21 @@ async def test_what_is_to_be_confirmed_is_before_the_thread_ends(
         await session.close()
         await asyncio.wait_for(settled.wait(), BOUND)
         confirmation.outcome()
+
+
+async def test_a_defect_in_a_confirmation_ends_the_call_and_not_the_session(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is wrapped, with its cause; the next append goes on."""
+
+    def broken(_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    async with warm_on_the_loop(path) as session:
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "confirm", broken)
+            with pytest.raises(CosessionError, match="unexpected") as caught:
+                await asyncio.wait_for(session.append(user("new")), BOUND)
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        await asyncio.wait_for(session.append(user("next")), BOUND)
+        assert [message.content for message in session.history] == ["old", "new", "next"]
