@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cosession.header import Appending, Span
@@ -25,13 +25,20 @@ def announced(records: list[bytes]) -> Appending:
     return Appending(100, tuple(map(Span.of, records)))
 
 
+def without(tail: bytes, cuts: tuple[tuple[int, int], ...]) -> bytes:
+    """The tail without these pieces of it."""
+    for start, stop in reversed(cuts):
+        tail = tail[:start] + tail[stop:]
+    return tail
+
+
 def mended(intent: Appending, tail: bytes) -> bytes:
     """What is left of the tail when the plan is carried out."""
     match plan_repair(intent, tail):
         case Cut():
             return b""
-        case Splice(start, stop):
-            return tail[:start] + tail[stop:]
+        case Splice(cuts):
+            return without(tail, cuts)
         case _:
             return tail
 
@@ -153,3 +160,32 @@ def test_records_that_are_equal_are_not_mistaken_for_a_hole() -> None:
 def test_nothing_there_means_nothing_to_do() -> None:
     """A process that died right behind its announcement wrote nothing."""
     assert plan_repair(announced([b"o\n"]), b"") == Adopt()
+
+
+open_line = st.binary(min_size=1, max_size=12).map(lambda body: b"f" + body.replace(b"\n", b" "))
+
+
+@bounded
+@given(ours, foreign, open_line, foreign, st.data())
+def test_records_that_were_glued_to_an_open_line_go_with_all_others(
+    records: list[bytes], before: bytes, half: bytes, behind: bytes, data: st.DataObject
+) -> None:
+    """Somebody had left a line open: the first record is its end, and no other one may stay."""
+    whole = b"".join(records)
+    ends = [len(b"".join(records[: count + 1])) for count in range(len(records))]
+    part = whole[: data.draw(st.sampled_from(ends))]
+    left = mended(announced(records), before + half + part + behind)
+    assert left == before + half + behind
+
+
+@bounded
+@given(ours, st.lists(st.one_of(foreign, open_line), min_size=6, max_size=6))
+def test_records_with_others_lines_between_them_all_go(
+    records: list[bytes], between: list[bytes]
+) -> None:
+    """Several writes, and another program's between them: all of ours go, and nothing of theirs."""
+    pieces = [piece for pair in zip(between, records, strict=False) for piece in pair]
+    tail = b"".join(pieces)
+    assume(b"".join(records) not in tail)
+    left = mended(announced(records), tail)
+    assert left == b"".join(between[: len(records)])

@@ -299,7 +299,7 @@ class FileAppender(FileHealer):
             return True
         tail = files.read_all(fd, intent.start, size)
         at = tail.find(data)
-        splice: RepairPlan = Splice(at, at + len(data))
+        splice: RepairPlan = Splice(((at, at + len(data)),))
         if data.startswith(tail) or at + len(data) == len(tail) > at >= 0:
             if tail:
                 self._cut_back(fd, intent.start + max(at, 0))
@@ -307,8 +307,9 @@ class FileAppender(FileHealer):
             if at < 0:
                 splice = plan_repair(intent, tail)
             if isinstance(splice, Splice):
-                start = intent.start
-                self._splice(fd, header, (start + splice.start, start + splice.stop))
+                base = intent.start
+                cuts = [(base + start, base + stop) for start, stop in splice.cuts]
+                self._splice(fd, header, *cuts)
                 return True
             if isinstance(splice, Cut):
                 return True  # the announcement stays: whoever takes the lock next cuts it

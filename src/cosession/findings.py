@@ -109,9 +109,10 @@ def append_finding(path: str, intent: Appending, tail: bytes, lock: LockFile | N
     match plan_repair(intent, tail):
         case Cut():
             remedy = f"they are cut off and kept in {path}.torn"
-        case Splice(start, stop):
+        case Splice(cuts):
+            length = sum(stop - start for start, stop in cuts)
             remedy = (
-                f"{stop - start} of them are taken out from between the lines of another "
+                f"{length} of them are taken out from between the lines of another "
                 "program; the file as it is now is kept as a rotated one"
             )
         case Adopt():

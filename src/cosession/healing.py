@@ -120,12 +120,11 @@ class FileHealer(FileReplacer):
             good = self._last_good(fd, header, identity)
             intent = header.intent if header else None
             if header and isinstance(intent, Appending) and good.generation == header.generation:
-                splice = self._finish_append(fd, intent)
-                if splice is not None:
-                    good = self._splice(fd, good, (splice.start, splice.stop))
+                cuts = self._finish_append(fd, intent)
+                if cuts:
+                    good = self._splice(fd, good, *cuts)
         with self._data() as fd:
-            self._close_last_line(fd)
-            status = os.fstat(fd)
+            status = self._close_last_line(fd)
             good = self._publish(fd, good, status.st_size, status.st_mtime_ns)
         if isinstance(intent, Replacing):
             files.remove_leftovers(self.path)
@@ -145,8 +144,10 @@ class FileHealer(FileReplacer):
         log.warning("%s was rewritten by a program that takes no lock; reading it anew", self.path)
         return Header(header.generation + 1, identity, 0, turn=header.turn)
 
-    def _finish_append(self, fd: int, intent: Appending) -> Splice | None:
-        """Settle an announced append whose process died; the splice if that is what it takes."""
+    def _finish_append(self, fd: int, intent: Appending) -> list[files.Range]:
+        """Settle an announced append whose process died; what a splice has to take out of the file,
+        if it takes one.
+        """
         tail = files.read_all(fd, intent.start, os.fstat(fd).st_size)
         match plan_repair(intent, tail):
             case Cut():
@@ -155,17 +156,23 @@ class FileHealer(FileReplacer):
                     raise Overtaken  # putting aside takes a sync; nobody else's bytes are cut
                 self._cut_back(fd, intent.start)
                 self._repaired(intent.start, len(tail), where)
-            case Splice(start, stop):
-                return Splice(intent.start + start, intent.start + stop)
-        return None
+            case Splice(cuts):
+                return [(intent.start + start, intent.start + stop) for start, stop in cuts]
+        return []
 
-    def _close_last_line(self, fd: int) -> None:
-        """End a line that a program without our lock left open, once it no longer grows."""
-        for _ in range(20):
-            status = os.fstat(fd)
-            if status.st_size == 0 or _platform.pread(fd, 1, status.st_size - 1) == b"\n":
-                return
-            if abs(time.time() - status.st_mtime) > _GRACE:
-                break
-            time.sleep(_GRACE / 5)
-        files.write_all(fd, b"\n")
+    def _close_last_line(self, fd: int) -> os.stat_result:
+        """End a line that a program without our lock left open, once it no longer grows.
+
+        Returns:
+            The file's status as of when its last line had an end. The next one may have begun
+            since: whoever calls that good would have the next append made the end of it.
+        """
+        while True:
+            for _ in range(20):
+                status = os.fstat(fd)
+                if status.st_size == 0 or _platform.pread(fd, 1, status.st_size - 1) == b"\n":
+                    return status
+                if abs(time.time() - status.st_mtime) > _GRACE:
+                    break
+                time.sleep(_GRACE / 5)
+            files.write_all(fd, b"\n")

@@ -28,8 +28,8 @@ class Cut:
 class Splice:
     """These of the tail's bytes are whole records of our unfinished write; the rest is foreign."""
 
-    start: int
-    stop: int
+    cuts: tuple[tuple[int, int], ...]
+    """From where to where each piece goes, in their order; at least one."""
 
 
 RepairPlan = Adopt | Cut | Splice
@@ -40,7 +40,7 @@ def plan_repair(intent: Appending, tail: bytes) -> RepairPlan:
     if not tail:
         return Adopt()
     if _has_gap(intent, tail):
-        return Cut() if len(tail) <= intent.length else Splice(0, intent.length)
+        return Cut() if len(tail) <= intent.length else Splice(((0, intent.length),))
     start, matched, stop = _locate(intent, tail)
     if matched == len(intent.spans):
         return Adopt()
@@ -50,7 +50,8 @@ def plan_repair(intent: Appending, tail: bytes) -> RepairPlan:
     ours_to_the_end = start == 0 and b"\n" not in rest and unfinished
     if ours_to_the_end:
         return Cut()
-    return Splice(start, stop) if matched else Adopt()
+    cuts = _whole_records(intent, tail)
+    return Splice(cuts) if cuts else Adopt()
 
 
 def _has_gap(intent: Appending, tail: bytes) -> bool:
@@ -88,3 +89,30 @@ def _locate(intent: Appending, tail: bytes) -> tuple[int, int, int]:
             break
         at = newline + 1
     return best
+
+
+def _whole_records(intent: Appending, tail: bytes) -> tuple[tuple[int, int], ...]:
+    """Where records of ours stand, whole, in their order; those that touch are one piece.
+
+    Each is a line of its own, or the end of one that another program had left open: it got there
+    between two writes of ours, or before the first.
+    """
+    numbers: dict[tuple[int, int], list[int]] = {}
+    for number, span in enumerate(intent.spans):
+        numbers.setdefault((span.length, span.checksum), []).append(number)
+    cuts: list[tuple[int, int]] = []
+    at = behind = 0
+    while behind < len(intent.spans) and (newline := tail.find(b"\n", at)) >= 0:
+        begin, at = at, newline + 1
+        line, span = tail[begin:at], intent.spans[behind]
+        own = [n for n in numbers.get((len(line), crc32(line)), ()) if n >= behind]
+        if own:
+            start, behind = begin, own[0] + 1
+        elif 0 < span.length < len(line) and crc32(line[-span.length :]) == span.checksum:
+            start, behind = at - span.length, behind + 1
+        else:
+            continue
+        if cuts and cuts[-1][1] == start:
+            start = cuts.pop()[0]
+        cuts.append((start, at))
+    return tuple(cuts)

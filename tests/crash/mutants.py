@@ -170,7 +170,7 @@ MUTANTS = {
     ),
     "open line of another program not closed": Mutant(
         "cosession.healing:FileHealer._close_last_line",
-        {'files.write_all(fd, b"\\n"…': "pass"},
+        {'files.write_all(fd, b"\\n"…': "return status"},
         "append-one",
         "kill_and_more",
     ),

@@ -46,7 +46,10 @@ def repair(data: bytes) -> None:
     spans = tuple(Span.of(record + b"\n") for record in ours.split(b"\n"))
     plan = plan_repair(Appending(0, spans), tail)
     if isinstance(plan, Splice):
-        assert 0 <= plan.start < plan.stop <= len(tail)
+        edges = [edge for cut in plan.cuts for edge in cut]
+        assert edges == sorted(set(edges))
+        assert edges[0] >= 0
+        assert edges[-1] <= len(tail)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -79,6 +79,7 @@ class Checker:
         """In how many files an operation is."""
         self.torn = 0
         """Pieces of ours that foreign lines keep from being told from foreign ones."""
+        self._taken_out = self._found_and_taken_out()
 
     def problems(self) -> list[str]:
         files = [*self._rotated(), self.path]
@@ -94,6 +95,26 @@ class Checker:
             found += self._file(fork.name, list(self._lines(fork)), count=False)
         found += self._memory()
         return found
+
+    def _found_and_taken_out(self) -> set[str]:
+        """Operations of which a part was in the session, amid foreign lines, and was taken out. The
+        file as it was before that is kept, and may be restored.
+        """
+        lineage = self.path.with_name(f"{self.path.name}.lineage")
+        entries = map(json.loads, lineage.read_bytes().splitlines() if lineage.exists() else ())
+        kept = [entry["rotated"] for entry in entries if entry.get("operation") == "repair"]
+        files = [self.path.with_name(name) for name in kept]
+        return {op for file in files for op in self._in_part(list(self._lines(file)))}
+
+    def _in_part(self, lines: Sequence[Line]) -> set[str]:
+        """Operations of which not every record is there, or one is the end of a foreign line."""
+        parts = Counter(line.tag["op"] for line in lines if line.tag)
+        said = self.ledger.operations
+        return {op for op, count in parts.items() if op in said and count != said[op].count} | {
+            match[1].decode()
+            for line in lines
+            if (match := re.match(rb'.*foreign.*"op":"([^"]+)"', line.data))
+        }
 
     def _rotated(self) -> list[Path]:
         numbered = (
@@ -130,10 +151,11 @@ class Checker:
     def _file(self, name: str, lines: Sequence[Line], *, count: bool = True) -> Iterator[str]:
         yield from self._checkpoints(name, lines)
         yield from self._damage(name, lines)
+        left_over = self._left_over(lines)
         parts: dict[str, list[tuple[int, int]]] = {}
         latest: dict[str, int] = {}
         for at, line in enumerate(lines):
-            if (tag := line.tag) is None:
+            if (tag := line.tag) is None or tag["op"] in left_over:
                 continue
             parts.setdefault(tag["op"], []).append((at, tag["part"]))
             terminal, _, number = tag["op"].rpartition(".")
@@ -155,6 +177,10 @@ class Checker:
             elif [at for at, _ in places] != list(range(first, first + said.count)):
                 yield f"{name}: other records stand within {op}"
         yield from self._turns(name, lines)
+
+    def _left_over(self, lines: Sequence[Line]) -> set[str]:
+        """Operations of which a part is here that was taken out: later, or in another file."""
+        return self._taken_out & self._in_part(lines)
 
     def _checkpoints(self, name: str, lines: Sequence[Line]) -> Iterator[str]:
         numbers = Counter(
@@ -201,7 +227,10 @@ class Checker:
         rank: dict[str, int] = {}
         for file in files:
             latest = -1
+            left_over = self._left_over(lines[file])
             for op in dict.fromkeys(line.tag["op"] for line in lines[file] if line.tag):
+                if op in left_over:
+                    continue
                 place = rank.setdefault(op, len(rank))
                 if place < latest:
                     yield f"{file.name}: {op} stands behind what it stood before in another file"
